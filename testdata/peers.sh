@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Sees to the peers that the tests run against: installs Debian's packages when
+# root, else says what to install and fails. Fetches the test guest's kernel
+# into .work/kernel. Run again, it does nothing.
+set -eu
+cd "$(dirname "$0")/.."
+
+# command:package
+needs="gcc:gcc smbclient:smbclient smbd:samba smbtorture:samba-testsuite rpcclient:smbclient pdbedit:samba-common-bin
+  qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 busybox:busybox-static vhdiinfo:libvhdi-utils
+  mkfs.ext4:e2fsprogs getfattr:attr dpkg:dpkg"
+packages=
+for n in $needs; do
+  PATH=$PATH:/usr/sbin:/sbin command -v "${n%%:*}" >/dev/null || packages="$packages ${n##*:}"
+done
+[ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
+if [ -n "$packages" ]; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "the tests need these packages: apt-get install --no-install-recommends$packages" >&2
+    exit 1
+  fi
+  echo "installing$packages"
+  apt-get update -q >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages >/dev/null
+fi
+
+kernel=.work/kernel
+if ! ls "$kernel"/boot/vmlinuz-* >/dev/null 2>&1; then
+  mkdir -p "$kernel"
+  [ -n "$(apt-cache depends linux-image-cloud-amd64 2>/dev/null)" ] || { [ "$(id -u)" != 0 ] || apt-get update -q >/dev/null; }
+  name=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p' | head -n 1)
+  [ -n "$name" ] || { echo "apt knows no linux-image-cloud-amd64: run apt-get update" >&2; exit 1; }
+  ( cd "$kernel" && apt-get download "$name" 2>/dev/null && dpkg -x linux-image-*.deb . && rm linux-image-*.deb )
+fi
