@@ -2,7 +2,8 @@
 // files that hold its disks: the Device contract, raw devices over a File, the
 // dirty bitmap, the mirror, and the wrappers that break things for tests.
 //
-// It knows nothing of SMB and makes no system calls of its own.
+// It knows nothing of SMB. Local alone makes system calls: it is the File over
+// an *os.File, here because every disk format and the store need one.
 package block
 
 import (
