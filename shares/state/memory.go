@@ -1,0 +1,198 @@
+package state
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+
+	"lunless/shares/fs"
+)
+
+const shards = 64
+
+// Memory is the Store of one node that forgets with its process. Files are
+// spread over shards; a Change runs under its shard's lock, and no two locks are
+// held at once.
+type Memory struct {
+	seed   maphash.Seed
+	shards [shards]shard
+
+	ticket  atomic.Uint64
+	waitsMu sync.Mutex // guards waits; taken with no other lock held
+	waits   map[Ticket]chan error
+}
+
+type shard struct {
+	mu    sync.Mutex // guards files and the records in it
+	files map[fs.FileID]*entry
+}
+
+type entry struct {
+	rec   Record
+	token Token
+}
+
+// NewMemory returns an empty Memory.
+func NewMemory() *Memory {
+	m := &Memory{seed: maphash.MakeSeed(), waits: make(map[Ticket]chan error)}
+	for i := range m.shards {
+		m.shards[i].files = make(map[fs.FileID]*entry)
+	}
+	return m
+}
+
+func (m *Memory) shard(id fs.FileID) *shard {
+	return &m.shards[maphash.Comparable(m.seed, id)%shards]
+}
+
+// Update implements Store.
+func (m *Memory) Update(ctx context.Context, id fs.FileID, fn Change) (Effects, error) {
+	if err := ctx.Err(); err != nil {
+		return Effects{}, err
+	}
+	fx, err := m.commit(id, fn)
+	if err != nil {
+		return Effects{}, err
+	}
+	m.wake(fx.Granted, nil)
+	m.wake(fx.Dropped, ErrRangeNotLocked)
+	return fx, nil
+}
+
+func (m *Memory) commit(id fs.FileID, fn Change) (Effects, error) {
+	s := m.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.files[id]
+	var old Record
+	if e != nil {
+		old = e.rec
+	}
+	next, fx, err := fn(old)
+	if err != nil {
+		return Effects{}, err
+	}
+	if next.Empty() {
+		delete(s.files, id)
+		if e != nil {
+			e.token.publish(nil)
+		}
+		return fx, nil
+	}
+	if e == nil {
+		e = new(entry)
+		s.files[id] = e
+	}
+	e.rec = next
+	e.token.publish(next.Locks)
+	return fx, nil
+}
+
+// Token implements Store. For a file without a record it is one that never conflicts.
+func (m *Memory) Token(id fs.FileID) *Token {
+	s := m.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.files[id]; e != nil {
+		return &e.token
+	}
+	return new(Token)
+}
+
+// NewTicket implements Store.
+func (m *Memory) NewTicket() (Ticket, <-chan error) {
+	t, c := Ticket(m.ticket.Add(1)), make(chan error, 1)
+	m.waitsMu.Lock()
+	m.waits[t] = c
+	m.waitsMu.Unlock()
+	return t, c
+}
+
+// ReleaseTicket implements Store.
+func (m *Memory) ReleaseTicket(t Ticket) {
+	m.waitsMu.Lock()
+	delete(m.waits, t)
+	m.waitsMu.Unlock()
+}
+
+func (m *Memory) wake(tickets []Ticket, err error) {
+	if len(tickets) == 0 {
+		return
+	}
+	m.waitsMu.Lock()
+	defer m.waitsMu.Unlock()
+	for _, t := range tickets {
+		if c, ok := m.waits[t]; ok {
+			c <- err // room for the one answer a ticket gets
+			delete(m.waits, t)
+		}
+	}
+}
+
+// Walk implements Store. visit runs with no lock held.
+func (m *Memory) Walk(ctx context.Context, visit func(fs.FileID, Record) bool) error {
+	type file struct {
+		id  fs.FileID
+		rec Record
+	}
+	var files []file
+	for i := range m.shards {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s := &m.shards[i]
+		files = files[:0]
+		s.mu.Lock()
+		for id, e := range s.files {
+			files = append(files, file{id, e.rec})
+		}
+		s.mu.Unlock()
+		for _, f := range files {
+			if !visit(f.id, f.rec) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// Token is what READ and WRITE ask about byte-range locks, without waiting for
+// anybody: mostly it says that there are none. It follows the file's record: a
+// lock is in it before the request that took the lock is answered.
+//
+// An access that asked before a lock was granted may still be on its way to the
+// file when the lock's holder is answered. Its request was sent before that
+// answer, so no client can have meant it to come after; a store that several
+// nodes share has to drain such accesses before it grants, as it takes Tokens back.
+type Token struct {
+	locks atomic.Pointer[[]Lock] // nil: none. What it points to never changes.
+}
+
+func (t *Token) publish(locks []Lock) {
+	if len(locks) == 0 {
+		if t.locks.Load() != nil {
+			t.locks.Store(nil)
+		}
+		return
+	}
+	if p := t.locks.Load(); p != nil && len(*p) == len(locks) && &(*p)[0] == &locks[0] {
+		return
+	}
+	t.locks.Store(&locks)
+}
+
+// Conflicts says whether a lock keeps open from reading (or writing) n bytes at
+// off. No bytes conflict with nothing.
+func (t *Token) Conflicts(open OpenID, off, n uint64, write bool) bool {
+	p := t.locks.Load()
+	if p == nil || n == 0 {
+		return false
+	}
+	for i := range *p {
+		if (*p)[i].conflicts(open, off, n, write, false) {
+			return true
+		}
+	}
+	return false
+}
