@@ -1,0 +1,268 @@
+package block
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+)
+
+// CopyOptions steer a copy pass. The zero value is usable.
+type CopyOptions struct {
+	// Parallel is how many requests are in flight; 0 means 8.
+	Parallel int
+	// ChunkSize in bytes of one request, a multiple of the mirror's granularity
+	// if above it; 0 means 1 MiB. Guest writes to a chunk wait while it is copied.
+	ChunkSize int64
+	// Limit, if not nil, is asked for every byte read from the source.
+	Limit *rate.Limiter
+	// Progress, if not nil, is called after each step, never concurrently.
+	Progress func(CopyProgress)
+}
+
+// CopyProgress is where a copy pass stands, in bytes.
+type CopyProgress struct {
+	Copied    int64 // read from the source and written
+	Zeroed    int64 // written to the destination as zeroes
+	Skipped   int64 // zero at the source, and at the new destination anyway
+	Remaining int64 // what the destination still lacks, rounded up to granules
+}
+
+// extentWindow is how much of the source is asked for its extents at a time.
+const extentWindow = 1 << 30
+
+// CopyPass brings to the destination what it lacks and mirrored writes have not
+// brought yet. When it returns nil the ends hold the same and stay so; it may be
+// called again after an error. A failure of the destination detaches it and is
+// returned as ErrDetached. One pass runs at a time.
+//
+// Bytes that the source gives as Unallocated are taken for zeroes, as a Device
+// reads them: a differencing chain must answer with its parents' states.
+func (m *Mirror) CopyPass(ctx context.Context, opts CopyOptions) error {
+	if opts.Parallel <= 0 {
+		opts.Parallel = 8
+	}
+	opts.ChunkSize = max(opts.ChunkSize, m.todo.Granularity())
+	opts.ChunkSize -= opts.ChunkSize % m.todo.Granularity()
+	p := &copyPass{m: m, opts: opts, progress: CopyProgress{Remaining: m.Remaining()}}
+	p.bufs.New = func() any { b := make([]byte, opts.ChunkSize); return &b }
+	// A failed guest write puts its range back, perhaps behind the pass.
+	for m.todo.Count() > 0 {
+		if err := p.run(ctx); err != nil {
+			return err
+		}
+	}
+	return m.Err()
+}
+
+// copyPass is one CopyPass under way.
+type copyPass struct {
+	m        *Mirror
+	opts     CopyOptions
+	bufs     sync.Pool // *[]byte of ChunkSize
+	mu       sync.Mutex
+	progress CopyProgress // under mu
+}
+
+// run walks the device once.
+func (p *copyPass) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(p.opts.Parallel)
+	err := p.walk(ctx, func(off, n int64) {
+		g.Go(func() error { return p.copyChunk(ctx, off, n) })
+	})
+	if gErr := g.Wait(); gErr != nil {
+		return gErr
+	}
+	return err
+}
+
+// walk finds what is left to do, settles ranges the destination need not get,
+// and gives the rest to spawn in chunks.
+func (p *copyPass) walk(ctx context.Context, spawn func(off, n int64)) error {
+	size := p.m.Size()
+	for at := int64(0); at < size; {
+		off, n, ok := p.m.todo.Next(at, size)
+		if !ok {
+			return nil
+		}
+		n = min(n, extentWindow)
+		redo := p.m.redo.Load()
+		zero := p.m.dstZero.Load()
+		runs, err := p.dataRuns(ctx, off, n)
+		if err != nil {
+			return err
+		}
+		pos := off
+		for _, r := range append(runs, Extent{Offset: off + n}) {
+			if gap := r.Offset - pos; gap > 0 {
+				if zero {
+					err = p.skip(ctx, pos, gap, redo, spawn)
+				} else {
+					p.chunks(ctx, pos, gap, spawn)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			p.chunks(ctx, r.Offset, r.Length, spawn)
+			pos = r.Offset + r.Length
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		at = off + n
+	}
+	return nil
+}
+
+// dataRuns lists the source's data in [off, off+n), rounded out to granules, in
+// order and disjoint.
+func (p *copyPass) dataRuns(ctx context.Context, off, n int64) ([]Extent, error) {
+	g := p.m.todo.Granularity()
+	var runs []Extent
+	err := p.m.src.Extents(ctx, off, n, func(e Extent) error {
+		if e.State != Data {
+			return nil
+		}
+		start := max(e.Offset-e.Offset%g, off)
+		end := min(roundUp(e.Offset+e.Length, g), off+n)
+		if k := len(runs); k > 0 && start <= runs[k-1].Offset+runs[k-1].Length {
+			runs[k-1].Length = max(end-runs[k-1].Offset, runs[k-1].Length)
+			return nil
+		}
+		runs = append(runs, Extent{start, end - start, Data})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("extents of the source at %d: %w", off, err)
+	}
+	return runs, nil
+}
+
+// skip settles a range that was zero at the source while the destination had
+// nothing but mirrored writes, unless a write left the ends different since.
+func (p *copyPass) skip(ctx context.Context, off, n, redo int64, spawn func(off, n int64)) error {
+	hold, err := p.m.ranges.Lock(ctx, off, n)
+	if err != nil {
+		return err
+	}
+	ok := p.m.redo.Load() == redo
+	if ok {
+		p.m.todo.Clear(off, n)
+	}
+	p.m.ranges.Unlock(hold)
+	if !ok {
+		p.chunks(ctx, off, n, spawn)
+		return nil
+	}
+	p.report(func(c *CopyProgress) { c.Skipped += n })
+	return nil
+}
+
+func (p *copyPass) chunks(ctx context.Context, off, n int64, spawn func(off, n int64)) {
+	for n > 0 && ctx.Err() == nil {
+		c := min(n, p.opts.ChunkSize-off%p.opts.ChunkSize)
+		spawn(off, c)
+		off, n = off+c, n-c
+	}
+}
+
+// copyChunk copies what is still to do in one chunk, under the chunk's lock.
+func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
+	if err := p.wait(ctx, n); err != nil {
+		return err
+	}
+	hold, err := p.m.ranges.Lock(ctx, off, n)
+	if err != nil {
+		return err
+	}
+	defer p.m.ranges.Unlock(hold)
+	buf := p.bufs.Get().(*[]byte)
+	defer p.bufs.Put(buf)
+	for at := off; ; {
+		from, c, ok := p.m.todo.Next(at, off+n)
+		if !ok {
+			return nil
+		}
+		if err := p.copyRange(ctx, (*buf)[:c], from); err != nil {
+			return err
+		}
+		p.m.todo.Clear(from, c)
+		at = from + c
+	}
+}
+
+// copyRange brings granules over; the caller holds their lock.
+func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) error {
+	if err := p.m.Err(); err != nil {
+		return err
+	}
+	if err := p.m.src.ReadAt(ctx, buf, off); err != nil {
+		return fmt.Errorf("copy from source: %w", err)
+	}
+	n := int64(len(buf))
+	var err error
+	if IsZero(buf) {
+		// Even a new destination may hold a mirrored write here whose source
+		// has been zeroed since, but then the zeroing was mirrored too.
+		if p.m.dstZero.Load() {
+			p.report(func(c *CopyProgress) { c.Skipped += n })
+			return nil
+		}
+		err = p.m.dst.WriteZeroes(ctx, off, n, 0)
+		p.report(func(c *CopyProgress) { c.Zeroed += n })
+	} else {
+		err = p.m.dst.WriteAt(ctx, buf, off, 0)
+		p.report(func(c *CopyProgress) { c.Copied += n })
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	p.m.Detach(fmt.Errorf("copy to destination: %w", err))
+	return p.m.Err()
+}
+
+// wait asks the limiter for n bytes, in pieces it can grant.
+func (p *copyPass) wait(ctx context.Context, n int64) error {
+	lim := p.opts.Limit
+	if lim == nil {
+		return nil
+	}
+	for n > 0 {
+		c := n
+		if burst := int64(lim.Burst()); lim.Limit() != rate.Inf && burst > 0 {
+			c = min(n, burst)
+		}
+		if err := lim.WaitN(ctx, int(c)); err != nil {
+			return fmt.Errorf("rate limit: %w", err)
+		}
+		n -= c
+	}
+	return nil
+}
+
+func (p *copyPass) report(change func(*CopyProgress)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.progress)
+	p.progress.Remaining = p.m.Remaining()
+	if p.opts.Progress != nil {
+		p.opts.Progress(p.progress)
+	}
+}
+
+func roundUp(v, unit int64) int64 {
+	if r := v % unit; r != 0 {
+		if v > 1<<63-1-(unit-r) {
+			return 1<<63 - 1
+		}
+		return v + unit - r
+	}
+	return v
+}
