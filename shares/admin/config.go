@@ -1,0 +1,184 @@
+// Package admin is how an administrator reaches a share node: its
+// configuration file, the catalogue of shares in its data folder, metrics.
+package admin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Config is the file `lunless serve --config` reads. Every key may be left out.
+type Config struct {
+	Listen     []string `toml:"listen"`      // host:port; default 0.0.0.0:445
+	Data       string   `toml:"data"`        // accounts, catalogue, state
+	Metrics    string   `toml:"metrics"`     // host:port of /metrics; empty: none
+	MinDialect string   `toml:"min_dialect"` // 2.0.2, 2.1, 3.0, 3.0.2, 3.1.1; default 3.0
+	Signing    string   `toml:"signing"`     // required (default) or enabled
+	Encrypt    bool     `toml:"encrypt"`     // every session must be encrypted
+	ServerName string   `toml:"server_name"` // NetBIOS name shown to clients; default the host's
+	Log        Log      `toml:"log"`
+	Limits     Limits   `toml:"limits"`
+	Shares     []Share  `toml:"share"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `toml:"level"`  // debug, info (default), warn, error
+	Format string `toml:"format"` // text (default) or json
+}
+
+// Limits bound what clients may take; 0 is the server's default.
+type Limits struct {
+	Connections int `toml:"connections"`
+	Credits     int `toml:"credits"` // a connection
+}
+
+// Share is one share as configured.
+type Share struct {
+	Name                  string `toml:"name" json:"name"`
+	Path                  string `toml:"path" json:"path"` // the folder it serves
+	Comment               string `toml:"comment" json:"comment,omitempty"`
+	ReadOnly              bool   `toml:"read_only" json:"read_only,omitempty"`
+	Encrypt               bool   `toml:"encrypt" json:"encrypt,omitempty"`
+	ContinuouslyAvailable bool   `toml:"continuously_available" json:"continuously_available,omitempty"`
+}
+
+// Errors of configurations.
+var (
+	ErrBadShare   = errors.New("not a valid share")
+	ErrShareTaken = errors.New("there is a share of that name")
+	ErrNoShare    = errors.New("no such share")
+)
+
+// LoadConfig reads a TOML file. Unknown keys are errors: a misspelt `encrypt`
+// must not leave a share open.
+func LoadConfig(name string) (Config, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read configuration: %w", err)
+	}
+	return ParseConfig(name, b)
+}
+
+// ParseConfig is LoadConfig for a file's content.
+func ParseConfig(name string, b []byte) (Config, error) {
+	var c Config
+	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		var strict *toml.StrictMissingError
+		var syntax *toml.DecodeError
+		switch {
+		case errors.As(err, &strict):
+			row, _ := strict.Errors[0].Position()
+			return Config{}, fmt.Errorf("configuration %s, line %d: unknown key %s", name, row, strings.Join(strict.Errors[0].Key(), "."))
+		case errors.As(err, &syntax):
+			row, column := syntax.Position()
+			return Config{}, fmt.Errorf("configuration %s, line %d, column %d: %w", name, row, column, err)
+		}
+		return Config{}, fmt.Errorf("configuration %s: %w", name, err)
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", name, err)
+	}
+	return c, nil
+}
+
+func (c Config) check() error {
+	for _, l := range append(slices.Clone(c.Listen), c.Metrics) {
+		if _, _, err := net.SplitHostPort(l); l != "" && err != nil {
+			return fmt.Errorf("%q is no host:port: %w", l, err)
+		}
+	}
+	if c.Limits.Connections < 0 || c.Limits.Credits < 0 {
+		return errors.New("a limit is negative")
+	}
+	_, err := Merge(c.Shares)
+	return err
+}
+
+// ParseShare reads NAME=PATH[,encrypt][,ca][,ro].
+func ParseShare(s string) (Share, error) {
+	name, rest, ok := strings.Cut(s, "=")
+	if !ok {
+		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,encrypt][,ca][,ro]", ErrBadShare, s)
+	}
+	share := Share{Name: name}
+	words := strings.Split(rest, ",")
+	share.Path = words[0]
+	for _, w := range words[1:] {
+		switch w {
+		case "encrypt":
+			share.Encrypt = true
+		case "ca":
+			share.ContinuouslyAvailable = true
+		case "ro":
+			share.ReadOnly = true
+		default:
+			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are encrypt, ca and ro", ErrBadShare, s, w)
+		}
+	}
+	return share, share.Check()
+}
+
+// Check refuses what no client could name or no server could serve. Names
+// follow MS-SRVS 2.2.4.23 and what Windows forbids in a UNC path.
+func (s Share) Check() error {
+	switch {
+	case s.Name == "":
+		return fmt.Errorf("%w: it has no name", ErrBadShare)
+	case len(utf16.Encode([]rune(s.Name))) > 80:
+		return fmt.Errorf("%w: %s: its name is longer than 80 characters", ErrBadShare, s.Name)
+	case strings.ContainsAny(s.Name, "\"\\/[]:|<>+=;,?*") || strings.ContainsFunc(s.Name, func(r rune) bool { return r < 0x20 }):
+		return fmt.Errorf("%w: %q: its name holds a character that is not allowed", ErrBadShare, s.Name)
+	case strings.EqualFold(s.Name, "IPC$"):
+		return fmt.Errorf("%w: the name IPC$ is the server's own", ErrBadShare)
+	case s.Path == "":
+		return fmt.Errorf("%w: %s: it has no path", ErrBadShare, s.Name)
+	}
+	return nil
+}
+
+// CheckPath sees to it that the share's folder is there.
+func (s Share) CheckPath() error {
+	st, err := os.Stat(s.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("share %s: folder %s does not exist: make it, or correct the path", s.Name, s.Path)
+	case err != nil:
+		return fmt.Errorf("share %s: %w", s.Name, err)
+	case !st.IsDir():
+		return fmt.Errorf("share %s: %s is not a folder", s.Name, s.Path)
+	}
+	return nil
+}
+
+// Merge joins shares from several sources; two of one name (but for case) are
+// an error, since which of them a client gets must not be chance.
+func Merge(sources ...[]Share) ([]Share, error) {
+	var all []Share
+	for _, source := range sources {
+		for _, s := range source {
+			if err := s.Check(); err != nil {
+				return nil, err
+			}
+			if i := find(all, s.Name); i >= 0 {
+				return nil, fmt.Errorf("%w: %s serves both %s and %s", ErrShareTaken, s.Name, all[i].Path, s.Path)
+			}
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+func find(shares []Share, name string) int {
+	return slices.IndexFunc(shares, func(s Share) bool { return strings.EqualFold(s.Name, name) })
+}
