@@ -34,6 +34,7 @@ var (
 	ErrFailed       = errors.New("an earlier flush of this file failed") // until it is opened again
 	ErrNotSupported = errors.ErrUnsupported
 	ErrWouldBlock   = errors.New("would wait for the disk") // ReadAtCached only
+	ErrInvalid      = errors.New("argument out of range")   // a negative offset or size, an object of another share
 )
 
 // FileID names a file or folder for as long as it exists, through renames and

@@ -1,0 +1,118 @@
+package fs
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"lunless/smbstore/fscc"
+
+	"golang.org/x/sys/unix"
+)
+
+// Extended attributes that hold what POSIX has no place for. They are in the
+// user namespace: no privilege is needed, and backup tools keep them.
+const (
+	xattrAttr = "user.lunless.attr" // storedAttr
+	xattrSD   = "user.lunless.sd"   // self-relative security descriptor, MS-DTYP 2.4.6
+)
+
+// storedAttr is the value of user.lunless.attr, 16 bytes, little-endian:
+//
+//	0  version, 1; three zero bytes
+//	4  attributes (MS-FSCC 2.6)
+//	8  creation time (MS-FSCC 2.1.1), 0 if none is stored
+//
+// A value that is not this is taken for none: hidden and read-only marks are
+// no reason to keep a disk from being opened.
+type storedAttr struct {
+	attributes Attributes
+	created    fscc.Filetime
+}
+
+const (
+	storedAttrSize    = 16
+	storedAttrVersion = 1
+)
+
+// settable are the attributes SetAttributes keeps.
+const settable = Attributes(fscc.FILE_ATTRIBUTE_READONLY | fscc.FILE_ATTRIBUTE_HIDDEN | fscc.FILE_ATTRIBUTE_SYSTEM |
+	fscc.FILE_ATTRIBUTE_ARCHIVE | fscc.FILE_ATTRIBUTE_TEMPORARY | fscc.FILE_ATTRIBUTE_SPARSE_FILE |
+	fscc.FILE_ATTRIBUTE_OFFLINE | fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED)
+
+func (a storedAttr) encode() []byte {
+	b := make([]byte, storedAttrSize)
+	b[0] = storedAttrVersion
+	binary.LittleEndian.PutUint32(b[4:], uint32(a.attributes))
+	binary.LittleEndian.PutUint64(b[8:], uint64(a.created))
+	return b
+}
+
+func decodeStoredAttr(b []byte) (storedAttr, bool) {
+	if len(b) != storedAttrSize || binary.LittleEndian.Uint32(b) != storedAttrVersion {
+		return storedAttr{}, false
+	}
+	a := storedAttr{
+		attributes: Attributes(binary.LittleEndian.Uint32(b[4:])),
+		created:    fscc.Filetime(binary.LittleEndian.Uint64(b[8:])),
+	}
+	if a.attributes&^settable != 0 || a.created < 0 {
+		return storedAttr{}, false
+	}
+	return a, true
+}
+
+// procPath names what a descriptor refers to in a way that works for O_PATH
+// descriptors too.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// readStoredAttr reads user.lunless.attr of the object at path, no symbolic
+// link at its end followed unless follow is set. Zero if there is none.
+func readStoredAttr(path string, follow bool) (storedAttr, error) {
+	var b [storedAttrSize + 1]byte
+	get := unix.Lgetxattr
+	if follow {
+		get = unix.Getxattr
+	}
+	n, err := get(path, xattrAttr, b[:])
+	switch err {
+	case nil:
+		a, _ := decodeStoredAttr(b[:n])
+		return a, nil
+	case unix.ENODATA, unix.ERANGE, unix.EOPNOTSUPP:
+		return storedAttr{}, nil
+	}
+	return storedAttr{}, err
+}
+
+func writeStoredAttr(fd int, a storedAttr) error {
+	return unix.Setxattr(procPath(fd), xattrAttr, a.encode(), 0)
+}
+
+// maxXattr is the most the kernel stores in one extended attribute (XATTR_SIZE_MAX).
+const maxXattr = 64 << 10
+
+func readSD(fd int) ([]byte, error) {
+	path := procPath(fd)
+	size := 1024
+	for {
+		b := make([]byte, size)
+		n, err := unix.Getxattr(path, xattrSD, b)
+		switch {
+		case err == nil:
+			return b[:n:n], nil
+		case err == unix.ENODATA:
+			return nil, nil
+		case err == unix.ERANGE && size < maxXattr:
+			size = maxXattr
+		default:
+			return nil, err
+		}
+	}
+}
+
+func writeSD(fd int, sd []byte) error {
+	if len(sd) > maxXattr {
+		return unix.E2BIG
+	}
+	return unix.Setxattr(procPath(fd), xattrSD, sd, 0)
+}
