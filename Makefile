@@ -1,16 +1,48 @@
 # Targets for people and for CI. `make demo` needs Go alone; `make test` installs
 # the peers it tests against (as root) or says what is missing.
 GO ?= go
+CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-storage soak-pdus
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
 
-lint:
-	@test -z "$$(gofmt -l cmd smbstore shares migrate bench)" || { gofmt -l cmd smbstore shares migrate bench; exit 1; }
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+demo: build
+	bin/lunless demo
 
-test: lint
-	$(GO) test -race ./...
+# Debian's packages and the test guest's kernel.
+tools:
+	testdata/peers.sh
+
+lint:
+	@test -z "$$(gofmt -l $(CODE))" || { gofmt -l $(CODE); exit 1; }
+	$(GO) vet ./... ./testdata/guest ./testdata/torture/...
+	$(GO) tool staticcheck ./... ./testdata/guest ./testdata/torture/...
+
+test: tools lint
+	$(GO) test -race -timeout 20m ./...
+
+# Go benchmarks, with allocations; `lunless bench` measures the whole path.
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# make torture SERVER=host:port SHARE=name USER=user%password [MATCH=regexp] [LOGS=folder]
+torture: tools
+	$(GO) run ./testdata/torture/run -server '$(SERVER)' -share '$(SHARE)' -user '$(USER)' -match '$(or $(MATCH),.)' -logs '$(LOGS)'
+
+# Every fuzz target for FUZZTIME.
+FUZZTIME ?= 30s
+fuzz:
+	testdata/fuzz.sh $(FUZZTIME)
+
+# The long runs. SABOTAGE=name switches on a fault that the run must notice.
+CUTS ?= 20000
+RUNS ?= 30
+PDUS ?= 1000000
+soak-disks:
+	CUTS=$(CUTS) SABOTAGE=$(SABOTAGE) $(GO) test -count 1 -timeout 0 -v -run '^TestPowerCuts$$' ./smbstore/vhdx
+soak-storage:
+	RUNS=$(RUNS) SABOTAGE=$(SABOTAGE) $(GO) test -count 1 -timeout 0 -v -run '^TestSoakStorage$$' ./migrate
+soak-pdus:
+	PDUS=$(PDUS) $(GO) test -count 1 -timeout 0 -v -run '^TestMutatedPDUs$$' ./shares
