@@ -150,3 +150,38 @@ func TestPrepareFillsAll(t *testing.T) {
 		t.Error("a stretch was left unwritten")
 	}
 }
+
+func TestWriterFindsALostWrite(t *testing.T) {
+	m := &memory{data: make([]byte, 1<<20)}
+	w, err := NewWriter(m, 512<<10, 256<<10, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := w.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if w.Writes() == 0 || w.Flushes() != w.Writes()/writerFlush {
+		t.Fatalf("%d writes, %d flushes", w.Writes(), w.Flushes())
+	}
+	if err := w.Verify(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.ContainsFunc(m.data[:512<<10], func(r rune) bool { return r != 0 }) || bytes.ContainsFunc(m.data[768<<10:], func(r rune) bool { return r != 0 }) {
+		t.Error("wrote outside its range")
+	}
+	for n, s := range w.acked {
+		if s != 0 {
+			clear(m.data[512<<10+n*writerBlock+sector:][:sector]) // one lost sector
+			break
+		}
+	}
+	var mismatch *MismatchError
+	if err := w.Verify(t.Context(), m); !errors.As(err, &mismatch) {
+		t.Errorf("a lost sector gave %v", err)
+	}
+	if _, err := NewWriter(m, 1<<20, 4096, 1); !errors.Is(err, block.ErrOutOfRange) {
+		t.Errorf("a range outside the disk: %v", err)
+	}
+}
