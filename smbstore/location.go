@@ -146,7 +146,7 @@ func (l Location) Addr() string {
 // SameServer reports whether both lie on one server under one user, so that a
 // session to one serves the other.
 func (l Location) SameServer(o Location) bool {
-	return strings.EqualFold(l.Host, o.Host) && l.Addr() == o.Addr() && l.User == o.User
+	return strings.EqualFold(l.Addr(), o.Addr()) && l.User == o.User
 }
 
 // Equal reports whether both name the same place, whoever the user is.
@@ -154,7 +154,7 @@ func (l Location) Equal(o Location) bool {
 	if l.IsLocal() || o.IsLocal() {
 		return l.IsLocal() == o.IsLocal() && filepath.Clean(l.Path) == filepath.Clean(o.Path)
 	}
-	return strings.EqualFold(l.Host, o.Host) && l.Addr() == o.Addr() &&
+	return strings.EqualFold(l.Addr(), o.Addr()) &&
 		strings.EqualFold(l.Share, o.Share) && strings.EqualFold(l.Path, o.Path)
 }
 

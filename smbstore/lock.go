@@ -1,0 +1,239 @@
+package smbstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Holder says who holds the lock on an ownership record.
+type Holder struct {
+	Host  string    `json:"host"`
+	PID   int       `json:"pid"`
+	Job   string    `json:"job"`  // "" outside a migration
+	Time  time.Time `json:"time"` // when it was taken; for people
+	Nonce string    `json:"nonce"`
+}
+
+// LockedError: the record's lock is held, perhaps by somebody who is gone.
+type LockedError struct {
+	Lock   Location
+	Holder Holder // zero if the lock does not say
+}
+
+// Error names the holder and the ways out.
+func (e *LockedError) Error() string {
+	who := "somebody who did not come to leave a name"
+	if e.Holder.Host != "" {
+		who = fmt.Sprintf("process %d on %s since %s", e.Holder.PID, e.Holder.Host, e.Holder.Time.Format(time.RFC3339))
+		if e.Holder.Job != "" {
+			who += " for job " + e.Holder.Job
+		}
+	}
+	return fmt.Sprintf("the ownership record is locked by %s (%s): resume that job, or if its process is gone for good, "+
+		"decide with `lunless migrate resolve`", who, e.Lock)
+}
+
+// lockWait is how long a lock that is held is waited for: a change of a record
+// takes a few round trips.
+const lockWait = 2 * time.Second
+
+// recordLock guards the change of one record: a file that exists only while it
+// is held, created exclusively. The client in use cannot open a file exclusively.
+//
+// Beside the lock lies an intent file for each process that wants it, written
+// first: should a holder die between creating the lock and writing its name
+// into it, the intents tell whose it can be.
+//
+// A lock is never broken because time has passed. It is broken by the same
+// job's resume, when the job's holder was a process of this host that is gone,
+// and by an administrator.
+type recordLock struct {
+	store Store
+	name  string // of the lock file
+	me    Holder
+}
+
+const maxHolder = 4096 // bytes of a lock file
+
+func newRecordLock(s Store, record, job string) (*recordLock, error) {
+	host, err := HostName()
+	if err != nil {
+		return nil, err
+	}
+	me := Holder{Host: host, PID: os.Getpid(), Job: job, Time: time.Now().UTC().Round(0), Nonce: nonce()}
+	return &recordLock{store: s, name: record + ".lock", me: me}, nil
+}
+
+// HostName is this host's name as records have it.
+func HostName() (string, error) {
+	h, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("this host's name: %w", err)
+	}
+	return h, nil
+}
+
+func (l *recordLock) intent() string { return l.name + "-" + l.me.Nonce }
+
+// acquire takes the lock. force breaks it whoever holds it: an administrator's word.
+func (l *recordLock) acquire(ctx context.Context, force bool) error {
+	b, err := json.Marshal(l.me)
+	if err != nil {
+		return err
+	}
+	if err := WriteFile(l.store, l.intent(), b); err != nil {
+		return err
+	}
+	until := time.Now().Add(lockWait)
+	for {
+		err := l.create(b)
+		if err == nil {
+			return nil
+		}
+		var held error
+		if errors.Is(err, ErrExist) || errors.Is(err, ErrUncertain) {
+			held = l.held(force)
+		} else {
+			held = err
+		}
+		var locked *LockedError
+		switch {
+		case held == nil:
+			continue // it was released or broken
+		case errors.As(held, &locked) && time.Now().Before(until) && ctx.Err() == nil:
+			time.Sleep(25 * time.Millisecond)
+			continue
+		}
+		return errors.Join(held, ignoreMissing(l.store.Remove(l.intent())))
+	}
+}
+
+func (l *recordLock) create(b []byte) error {
+	f, err := l.store.OpenFile(l.name, ReadWrite|Create|Exclusive)
+	if err != nil {
+		return err
+	}
+	err = writeSynced(f, b)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// held looks at a lock that exists: nil if the caller may try again because it
+// is gone, its own, or broken by now.
+func (l *recordLock) held(force bool) error {
+	h, err := l.holder()
+	if errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	mine := h.Host != "" && h.Nonce == l.me.Nonce
+	if !mine && !force && !l.mayBreak(h) {
+		return &LockedError{Lock: l.store.Location().Join(l.name), Holder: h}
+	}
+	return ignoreMissing(l.store.Remove(l.name))
+}
+
+// mayBreak: the lock is of an earlier process of this job that is gone. A lock
+// without a name can be of anybody who left an intent.
+func (l *recordLock) mayBreak(h Holder) bool {
+	if l.me.Job == "" {
+		return false
+	}
+	if h.Host != "" {
+		return l.predecessor(h)
+	}
+	intents, err := l.intents()
+	if err != nil {
+		return false
+	}
+	for _, i := range intents {
+		if i.Nonce != l.me.Nonce && !l.predecessor(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// predecessor is a process of the same job and host that runs no more.
+func (l *recordLock) predecessor(h Holder) bool {
+	return h.Job == l.me.Job && h.Host == l.me.Host && h.PID != l.me.PID && !running(h.PID)
+}
+
+// running tells whether a process of this host exists.
+func running(pid int) bool {
+	if pid <= 0 {
+		return false
+	}
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+func (l *recordLock) holder() (Holder, error) {
+	b, err := ReadFile(l.store, l.name, maxHolder)
+	if err != nil {
+		return Holder{}, err
+	}
+	var h Holder
+	if json.Unmarshal(b, &h) != nil {
+		return Holder{}, nil // its holder died while writing
+	}
+	return h, nil
+}
+
+func (l *recordLock) intents() ([]Holder, error) {
+	infos, err := l.store.ReadDir(dirOf(l.name))
+	if err != nil {
+		return nil, err
+	}
+	var found []Holder
+	for _, i := range infos {
+		if !strings.HasPrefix(i.Name, path.Base(l.name)+"-") {
+			continue
+		}
+		b, err := ReadFile(l.store, path.Join(dirOf(l.name), i.Name), maxHolder)
+		if err != nil {
+			return nil, err
+		}
+		var h Holder
+		if err := json.Unmarshal(b, &h); err != nil {
+			return nil, err
+		}
+		found = append(found, h)
+	}
+	return found, nil
+}
+
+// stillMine makes sure that nobody broke the lock.
+func (l *recordLock) stillMine() error {
+	h, err := l.holder()
+	if err == nil && h.Nonce == l.me.Nonce {
+		return nil
+	}
+	return fmt.Errorf("the lock on the ownership record was taken away: %w", errors.Join(ErrNotOwner, err))
+}
+
+// release gives the lock back and clears the intents of this job's dead.
+func (l *recordLock) release() error {
+	err := ignoreMissing(l.store.Remove(l.name))
+	intents, lerr := l.intents()
+	if lerr != nil {
+		return errors.Join(err, lerr)
+	}
+	for _, i := range intents {
+		if i.Nonce == l.me.Nonce || i.Host == l.me.Host && !running(i.PID) {
+			err = errors.Join(err, ignoreMissing(l.store.Remove(l.name+"-"+i.Nonce)))
+		}
+	}
+	return err
+}
