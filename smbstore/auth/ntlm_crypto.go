@@ -8,7 +8,9 @@ import (
 	"unicode"
 	"unicode/utf16"
 
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 NTLM is defined with MD4
+
+	"lunless/smbstore/fscc"
 )
 
 // NTHash is NTOWFv1: MD4 of the password in UTF-16LE (MS-NLMP 3.3.1). Whoever has
@@ -22,27 +24,11 @@ func NTHash(password string) (h [16]byte) {
 
 // ntowfv2 is the response key of NTLMv2 (MS-NLMP 3.3.2).
 func ntowfv2(ntHash [16]byte, user, domain string) []byte {
-	return hmacMD5(ntHash[:], utf16le(upper(user)), utf16le(domain))
-}
-
-// upper is the name as Windows upcases it: a character at a time, leaving alone
-// those whose capital Unicode has elsewhere but Windows' table has not.
-func upper(name string) string {
-	out := []rune(name)
-	for i, r := range out {
-		switch r {
-		case 'µ', 'ı', 'ſ':
-		default:
-			if r <= 0xffff {
-				out[i] = unicode.ToUpper(r)
-			}
-		}
-	}
-	return string(out)
+	return hmacMD5(ntHash[:], utf16le(fscc.UpcaseName(user)), utf16le(domain))
 }
 
 // SameName reports whether two user names are one. Names are not case-sensitive.
-func SameName(a, b string) bool { return upper(a) == upper(b) }
+func SameName(a, b string) bool { return fscc.UpcaseName(a) == fscc.UpcaseName(b) }
 
 func hmacMD5(key []byte, parts ...[]byte) []byte {
 	h := hmac.New(md5.New, key)
