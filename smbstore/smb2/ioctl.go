@@ -33,10 +33,11 @@ func ioctlOffsets(fixed, input, output int) (inOff, outOff, size int) {
 	return inOff, outOff, size
 }
 
-// Size of header and body.
+// Size of header and body. The body has one byte of buffer when there is neither
+// input nor output.
 func (r *IoctlRequest) Size() int {
 	_, _, n := ioctlOffsets(ioctlRequestFixed, len(r.Input), len(r.Output))
-	return n
+	return max(n, HeaderSize+ioctlRequestFixed+1)
 }
 
 // Encode writes the body.
@@ -46,7 +47,7 @@ func (r *IoctlRequest) Encode(msg []byte) {
 	w.u16(0)
 	w.u32(uint32(r.CtlCode))
 	w.fileID(r.FileID)
-	w.u32(uint32(in))
+	w.u32(uint32(offsetIf(len(r.Input), in)))
 	w.u32(uint32(len(r.Input)))
 	w.u32(r.MaxInputResponse)
 	w.u32(uint32(out))
@@ -59,6 +60,7 @@ func (r *IoctlRequest) Encode(msg []byte) {
 		w.padTo(out)
 		w.bytes(r.Output)
 	}
+	w.padTo(HeaderSize + ioctlRequestFixed + 1)
 }
 
 // Decode reads the body.

@@ -23,8 +23,8 @@ type QueryInfoRequest struct {
 
 const queryInfoFixed = 40
 
-// Size of header and body.
-func (r *QueryInfoRequest) Size() int { return HeaderSize + queryInfoFixed + len(r.Input) }
+// Size of header and body. The body has one byte of buffer without Input.
+func (r *QueryInfoRequest) Size() int { return HeaderSize + queryInfoFixed + max(1, len(r.Input)) }
 
 // Encode writes the body.
 func (r *QueryInfoRequest) Encode(msg []byte) {
@@ -38,6 +38,9 @@ func (r *QueryInfoRequest) Encode(msg []byte) {
 	w.u32(uint32(r.AdditionalInformation))
 	w.u32(uint32(r.Flags))
 	w.fileID(r.FileID)
+	if len(r.Input) == 0 {
+		w.u8(0)
+	}
 	w.bytes(r.Input)
 }
 
