@@ -1,0 +1,285 @@
+package vhdx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lunless/smbstore/block"
+)
+
+// begin tells of the session's first change in the headers (MS-VHDX 2.2.2).
+func (d *Disk) begin() error {
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	if d.begun.Load() {
+		return nil
+	}
+	if d.closed.Load() {
+		return block.ErrClosed
+	}
+	if err := d.hdr.update(func(h *header) { h.DataWriteGUID = newGUID() }); err != nil {
+		return d.fail(err)
+	}
+	d.begun.Store(true)
+	return nil
+}
+
+// fail marks the disk as failed for good.
+func (d *Disk) fail(err error) error {
+	d.failed.Store(true)
+	return fmt.Errorf("%w: %w", block.ErrFailed, err)
+}
+
+// allocate gives a block room and writes p at in of it, zeroes around; p may be
+// empty. The caller holds the block's lock alone.
+func (d *Disk) allocate(blk int64, old batEntry, p []byte, in int64) (full bool, err error) {
+	off, zeroed, err := d.space.alloc()
+	if err != nil {
+		return false, err
+	}
+	if err := d.fill(off, zeroed, p, in); err != nil {
+		d.space.release(off)
+		return false, err
+	}
+	full, err = d.bat.set(blk, makeEntry(statePresent, off), d.givenUp(old))
+	if err != nil {
+		d.space.release(off)
+	}
+	return full, err
+}
+
+// fill writes a new block's content.
+func (d *Disk) fill(off int64, zeroed bool, p []byte, in int64) error {
+	if !zeroed {
+		tail := in + int64(len(p))
+		if err := d.zeroFile(off, in, true); err != nil {
+			return err
+		}
+		if err := d.zeroFile(off+tail, d.blockSize-tail, true); err != nil {
+			return err
+		}
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	return d.writeFile(p, off+in)
+}
+
+func (d *Disk) zeroFile(off, n int64, unmap bool) error {
+	if n == 0 {
+		return nil
+	}
+	if err := block.ZeroFile(d.own, off, n, unmap); err != nil {
+		return fmt.Errorf("zero %d bytes at file offset %#x: %w", n, off, err)
+	}
+	return nil
+}
+
+// givenUp is the place an entry's block leaves when the entry changes, 0 if none.
+func (d *Disk) givenUp(e batEntry) int64 {
+	if !e.reserves() || d.im.checkPlace(e.offset(), d.space.fileSize.Load()) != nil {
+		return 0
+	}
+	return e.offset()
+}
+
+// whole tells whether [in, in+n) is all of a block that belongs to the disk.
+func (d *Disk) whole(blk, in, n int64) bool {
+	return in == 0 && n == min(d.blockSize, d.size-blk*d.blockSize)
+}
+
+func (d *Disk) zeroBlock(blk, in, n int64, keep bool) (full bool, err error) {
+	l := &d.stripes[blk%stripes]
+	l.Lock()
+	defer l.Unlock()
+	e, err := d.lookup(blk)
+	if err != nil {
+		return false, err
+	}
+	fixed := d.im.params.LeaveAllocated
+	present := e.state() == statePresent
+	switch {
+	case !present && keep:
+		return d.allocate(blk, e, nil, 0)
+	case present && !keep && !fixed && d.whole(blk, in, n):
+		return d.bat.set(blk, makeEntry(stateZero, 0), d.givenUp(e))
+	case present:
+		return false, d.zeroFile(e.offset()+in, n, !keep && !fixed)
+	case (e.state() == stateUndefined || e.state() == stateUnmapped) && d.whole(blk, in, n):
+		// It reads as zeroes here, but another implementation may see otherwise.
+		return d.bat.set(blk, makeEntry(stateZero, 0), d.givenUp(e))
+	}
+	return false, nil
+}
+
+func (d *Disk) trimBlock(blk, in, n int64) (full bool, err error) {
+	l := &d.stripes[blk%stripes]
+	l.Lock()
+	defer l.Unlock()
+	e, err := d.lookup(blk)
+	if err != nil || e.state() != statePresent || d.im.params.LeaveAllocated {
+		return false, err
+	}
+	if d.whole(blk, in, n) {
+		return d.bat.set(blk, makeEntry(stateUnmapped, 0), d.givenUp(e))
+	}
+	p, ok := d.own.(block.Puncher)
+	if !ok {
+		return false, nil
+	}
+	if err := p.PunchHole(e.offset()+in, n); err != nil && !isUnsupported(err) {
+		return false, fmt.Errorf("trim at file offset %#x: %w", e.offset()+in, err)
+	}
+	return false, nil
+}
+
+// Flush implements block.Device.
+func (d *Disk) Flush(ctx context.Context) error {
+	if err := d.check(ctx, 0, 0); err != nil || d.ro {
+		return err
+	}
+	return d.flush(ctx)
+}
+
+// flush makes stable what was written before the call. Callers that come while
+// one is under way share the next.
+func (d *Disk) flush(ctx context.Context) error {
+	need := d.started.Load() + 1
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	if d.failed.Load() {
+		return block.ErrFailed
+	}
+	if d.ended >= need {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.closed.Load() {
+		return block.ErrClosed
+	}
+	return d.flushLocked()
+}
+
+func (d *Disk) flushLocked() error {
+	d.started.Add(1)
+	if sabotaged("flush-swallowed") {
+		return nil
+	}
+	if err := d.commit(); err != nil {
+		return d.fail(err)
+	}
+	d.ended = d.started.Load()
+	return nil
+}
+
+// commit makes data stable, then what the BAT says of it (MS-VHDX 2.3).
+func (d *Disk) commit() error {
+	t := d.bat.take()
+	flushed, last := d.space.fileSize.Load(), d.space.used()
+	// Stable from here on: data and zeroes of the blocks in t, the file's size,
+	// and the pages that the last commit wrote in their places.
+	if !sabotaged("data-after-bat") {
+		if err := d.own.Sync(); err != nil {
+			return fmt.Errorf("flush data: %w", err)
+		}
+	}
+	for from := 0; from < len(t.pages); from += d.log.capacity() {
+		to := min(from+d.log.capacity(), len(t.pages))
+		if from > 0 { // the sequence before this one goes out of use
+			if err := d.own.Sync(); err != nil {
+				return fmt.Errorf("flush block allocation table: %w", err)
+			}
+		}
+		if err := d.commitPages(t.pages[from:to], t.images[from:to], flushed, last); err != nil {
+			return err
+		}
+	}
+	d.bat.release(t)
+	d.space.release(t.freed...)
+	return nil
+}
+
+// commitPages takes pages of the BAT through the log to their places.
+func (d *Disk) commitPages(pages []int64, images [][]byte, flushed, last int64) error {
+	updates := make([]update, len(pages))
+	for i, no := range pages {
+		updates[i] = update{Offset: d.bat.pageOffset(no), Data: images[i]}
+	}
+	if !sabotaged("log-entry-skipped") {
+		if err := d.log.write(updates, flushed, last); err != nil {
+			return err
+		}
+		if !d.inUse {
+			// The log held nothing of use, and its first entry is stable: from
+			// here on it counts.
+			if err := d.hdr.update(func(h *header) { h.LogGUID = d.log.guid }); err != nil {
+				return err
+			}
+			d.inUse = true
+		}
+	}
+	for _, u := range updates {
+		if _, err := d.own.WriteAt(u.Data, u.Offset); err != nil {
+			return fmt.Errorf("write block allocation table at %#x: %w", u.Offset, err)
+		}
+	}
+	return nil
+}
+
+// Close implements block.Device: it flushes, takes the log out of use, cuts
+// unused room off the file's end and closes the file, which it does even after
+// an error.
+func (d *Disk) Close() error {
+	if d.closed.Swap(true) {
+		return block.ErrClosed
+	}
+	for i := range d.stripes { // requests under way end; later ones see closed
+		d.stripes[i].Lock()
+		defer d.stripes[i].Unlock()
+	}
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	var err error
+	if !d.ro && !d.failed.Load() && d.begun.Load() {
+		err = d.finish()
+	}
+	return errors.Join(err, d.own.Close())
+}
+
+func (d *Disk) finish() error {
+	if sabotaged("header-early") && d.inUse {
+		if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
+			return err
+		}
+	}
+	if err := d.flushLocked(); err != nil {
+		return err
+	}
+	if d.inUse {
+		if err := d.own.Sync(); err != nil {
+			return fmt.Errorf("flush block allocation table: %w", err)
+		}
+		if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
+			return err
+		}
+	}
+	if d.im.params.LeaveAllocated {
+		return nil
+	}
+	if end := d.space.shrink(); end < d.space.fileSize.Load() {
+		if err := d.own.Truncate(end); err != nil {
+			return fmt.Errorf("cut unused room: %w", err)
+		}
+		return d.own.Sync()
+	}
+	return nil
+}
+
+// sabotage names a step to leave out, so that tests can show that they would
+// notice. Nothing but a test sets it.
+var sabotage string
+
+func sabotaged(name string) bool { return sabotage == name }

@@ -1,0 +1,309 @@
+package vhdx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"lunless/smbstore/block"
+)
+
+// stripes is how many locks the blocks share.
+const stripes = 256
+
+// Disk is an open virtual disk: a block.Device. All methods may be called
+// concurrently.
+//
+// A request holds its block's lock, shared; one that gives a block room or takes
+// it away holds it alone. Lock order: stripes (one at a time; all by Close),
+// flushMu, then bat.mu, space.mu or hdr.mu (none inside another).
+type Disk struct {
+	im        *image
+	f         block.File // what is read: own, or an overlay of it
+	own       block.File // what is written and closed
+	ro        bool
+	size      int64
+	blockSize int64
+	bat       *bat
+	space     space
+	hdr       headerWriter
+	stripes   [stripes]sync.RWMutex
+	begun     atomic.Bool // the headers tell of this session's changes
+	closed    atomic.Bool
+	failed    atomic.Bool
+
+	flushMu sync.Mutex // held through a flush; guards log and inUse
+	log     logWriter
+	inUse   bool // the header has the log's GUID
+	started atomic.Int64
+	ended   int64 // flushes done; under flushMu
+}
+
+// Size implements block.Device.
+func (d *Disk) Size() int64 { return d.size }
+
+// Geometry implements block.Device.
+func (d *Disk) Geometry() block.Geometry {
+	p := &d.im.params
+	return block.Geometry{
+		LogicalSectorSize: int(p.LogicalSectorSize), PhysicalSectorSize: int(p.PhysicalSectorSize),
+		OptimalIO: int(p.BlockSize),
+	}
+}
+
+// ReadAt implements block.Device. In the steady state it allocates nothing.
+func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := d.check(ctx, off, int64(len(p))); err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		blk, in := off/d.blockSize, off%d.blockSize
+		n := min(int64(len(p)), d.blockSize-in)
+		if err := d.readBlock(p[:n], blk, in); err != nil {
+			return err
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+func (d *Disk) readBlock(p []byte, blk, in int64) error {
+	l := &d.stripes[blk%stripes]
+	l.RLock()
+	defer l.RUnlock()
+	e, err := d.lookup(blk)
+	if err != nil {
+		return err
+	}
+	if e.state() != statePresent {
+		clear(p)
+		return nil
+	}
+	return readFull(d.f, p, e.offset()+in)
+}
+
+// WriteAt implements block.Device. On blocks that have room it allocates nothing.
+func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64, flags block.WriteFlags) error {
+	if err := d.checkWrite(ctx, off, int64(len(p))); err != nil || len(p) == 0 {
+		return err
+	}
+	full := false
+	for len(p) > 0 {
+		blk, in := off/d.blockSize, off%d.blockSize
+		n := min(int64(len(p)), d.blockSize-in)
+		f, err := d.writeBlock(p[:n], blk, in)
+		if err != nil {
+			return err
+		}
+		full = full || f
+		p, off = p[n:], off+n
+	}
+	return d.settle(ctx, full, flags)
+}
+
+func (d *Disk) writeBlock(p []byte, blk, in int64) (full bool, err error) {
+	l := &d.stripes[blk%stripes]
+	done, err := d.writeInPlace(l, p, blk, in)
+	if done || err != nil {
+		return false, err
+	}
+	l.Lock()
+	defer l.Unlock()
+	e, err := d.lookup(blk)
+	if err != nil {
+		return false, err
+	}
+	if e.state() == statePresent { // somebody was faster
+		return false, d.writeFile(p, e.offset()+in)
+	}
+	return d.allocate(blk, e, p, in)
+}
+
+// writeInPlace writes to a block that has room; done is false if it has none.
+func (d *Disk) writeInPlace(l *sync.RWMutex, p []byte, blk, in int64) (done bool, err error) {
+	l.RLock()
+	defer l.RUnlock()
+	e, err := d.lookup(blk)
+	if err != nil || e.state() != statePresent {
+		return false, err
+	}
+	return true, d.writeFile(p, e.offset()+in)
+}
+
+func (d *Disk) writeFile(p []byte, off int64) error {
+	if _, err := d.own.WriteAt(p, off); err != nil {
+		return fmt.Errorf("write %d bytes at file offset %#x: %w", len(p), off, err)
+	}
+	return nil
+}
+
+// WriteZeroes implements block.Device. A dynamic disk gives whole blocks back
+// unless NoUnmap is set; a fixed one keeps its room.
+func (d *Disk) WriteZeroes(ctx context.Context, off, n int64, flags block.WriteFlags) error {
+	keep := flags&block.NoUnmap != 0
+	full, err := d.eachBlock(ctx, off, n, func(blk, in, n int64) (bool, error) { return d.zeroBlock(blk, in, n, keep) })
+	if err != nil || n == 0 {
+		return err
+	}
+	return d.settle(ctx, full, flags)
+}
+
+// Trim implements block.Device: whole blocks of a dynamic disk are unmapped,
+// parts of them are punched out of the file where it can.
+func (d *Disk) Trim(ctx context.Context, off, n int64) error {
+	full, err := d.eachBlock(ctx, off, n, d.trimBlock)
+	if err != nil {
+		return err
+	}
+	return d.settle(ctx, full, 0)
+}
+
+// eachBlock splits a change into blocks; full tells that a flush is due.
+func (d *Disk) eachBlock(ctx context.Context, off, n int64, do func(blk, in, n int64) (bool, error)) (full bool, err error) {
+	if err := d.checkWrite(ctx, off, n); err != nil {
+		return false, err
+	}
+	for n > 0 {
+		blk, in := off/d.blockSize, off%d.blockSize
+		c := min(n, d.blockSize-in)
+		f, err := do(blk, in, c)
+		if err != nil {
+			return full, err
+		}
+		if full = full || f; full { // a range of many blocks must not gather without bound
+			if err := d.flush(ctx); err != nil {
+				return full, err
+			}
+			full = false
+		}
+		if err := ctx.Err(); err != nil {
+			return full, err
+		}
+		off, n = off+c, n-c
+	}
+	return full, nil
+}
+
+func (d *Disk) settle(ctx context.Context, full bool, flags block.WriteFlags) error {
+	if full || flags&block.FUA != 0 {
+		return d.flush(ctx)
+	}
+	return nil
+}
+
+// Extents implements block.Device: blocks that were never written are
+// Unallocated, others without room Zero; within blocks the file's holes are Zero
+// where it knows them.
+func (d *Disk) Extents(ctx context.Context, off, n int64, visit func(block.Extent) error) error {
+	if err := d.check(ctx, off, n); err != nil {
+		return err
+	}
+	m := block.NewMerger(visit)
+	var runs []block.Extent
+	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		blk, in := off/d.blockSize, off%d.blockSize
+		c := min(n, d.blockSize-in)
+		var err error
+		if runs, err = d.blockExtents(runs[:0], blk, in, c); err != nil {
+			return err
+		}
+		for _, e := range runs {
+			if err := m.Add(e); err != nil {
+				return err
+			}
+		}
+		off, n = off+c, n-c
+	}
+	return m.Flush()
+}
+
+// blockExtents appends the extents of part of a block, in the disk's offsets.
+func (d *Disk) blockExtents(runs []block.Extent, blk, in, n int64) ([]block.Extent, error) {
+	l := &d.stripes[blk%stripes]
+	l.RLock()
+	defer l.RUnlock()
+	e, err := d.lookup(blk)
+	if err != nil {
+		return runs, err
+	}
+	at := blk*d.blockSize + in
+	switch e.state() {
+	case statePresent:
+	case stateNotPresent:
+		return append(runs, block.Extent{Offset: at, Length: n, State: block.Unallocated}), nil
+	default:
+		return append(runs, block.Extent{Offset: at, Length: n, State: block.Zero}), nil
+	}
+	if x, ok := d.f.(block.Extenter); ok {
+		shift := at - (e.offset() + in)
+		kept := len(runs)
+		err := x.FileExtents(e.offset()+in, n, func(r block.Extent) error {
+			r.Offset += shift
+			runs = append(runs, r)
+			return nil
+		})
+		if err == nil || !isUnsupported(err) {
+			return runs, err
+		}
+		runs = runs[:kept]
+	}
+	return append(runs, block.Extent{Offset: at, Length: n, State: block.Data}), nil
+}
+
+// lookup returns a block's entry, checked against the file. The caller holds the
+// block's lock.
+func (d *Disk) lookup(blk int64) (batEntry, error) {
+	if d.closed.Load() {
+		return 0, block.ErrClosed
+	}
+	e, err := d.bat.get(blk)
+	if err != nil {
+		return 0, err
+	}
+	switch e.state() {
+	case stateNotPresent, stateUndefined, stateZero, stateUnmapped:
+		return e, nil
+	case statePresent:
+		err := d.im.checkPlace(e.offset(), d.space.fileSize.Load())
+		if err == nil {
+			return e, nil
+		}
+		return 0, corrupt(d.bat.off+d.bat.index(blk)*8, "BAT entry of block %d: its place %#x %v", blk, e.offset(), err)
+	}
+	return 0, corrupt(d.bat.off+d.bat.index(blk)*8, "BAT entry of block %d: state %d", blk, e.state())
+}
+
+func (d *Disk) check(ctx context.Context, off, n int64) error {
+	if d.closed.Load() {
+		return block.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return block.CheckRange(d.size, off, n)
+}
+
+// checkWrite is check for a change. The first one of a session goes to the
+// headers before anything else.
+func (d *Disk) checkWrite(ctx context.Context, off, n int64) error {
+	if err := d.check(ctx, off, n); err != nil {
+		return err
+	}
+	if d.ro {
+		return block.ErrReadOnly
+	}
+	if d.failed.Load() {
+		return block.ErrFailed
+	}
+	if n == 0 || d.begun.Load() {
+		return nil
+	}
+	return d.begin()
+}
+
+func isUnsupported(err error) bool { return errors.Is(err, block.ErrNotSupported) }

@@ -1,0 +1,45 @@
+package vhdx
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of opening and creating. A FormatError wraps one of them.
+var (
+	// ErrNotVHDX: the file does not begin as a VHDX file.
+	ErrNotVHDX = errors.New("not a VHDX file")
+	// ErrCorrupt: a structure contradicts the format or another structure.
+	ErrCorrupt = errors.New("disk image is damaged")
+	// ErrTruncated: the file is shorter than its log says it was. It is also ErrCorrupt.
+	ErrTruncated = fmt.Errorf("file has been truncated: %w", ErrCorrupt)
+	// ErrUnsupported: a version, required region, required metadata item or size
+	// this package does not know.
+	ErrUnsupported = errors.New("feature is not supported")
+	// ErrDifferencing: the disk has a parent. It is also ErrUnsupported.
+	ErrDifferencing = fmt.Errorf("differencing disks are not supported: %w", ErrUnsupported)
+	// ErrBadOptions: a disk cannot be created as asked.
+	ErrBadOptions = errors.New("invalid disk options")
+)
+
+// FormatError says what is wrong and where.
+type FormatError struct {
+	Offset int64  // in the file, bytes
+	What   string // structure and cause
+	Err    error  // one of the sentinels above
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("%s (file offset %#x): %v", e.What, e.Offset, e.Err)
+}
+
+// Unwrap returns the sentinel.
+func (e *FormatError) Unwrap() error { return e.Err }
+
+func corrupt(off int64, format string, args ...any) error {
+	return &FormatError{off, fmt.Sprintf(format, args...), ErrCorrupt}
+}
+
+func unsupported(off int64, format string, args ...any) error {
+	return &FormatError{off, fmt.Sprintf(format, args...), ErrUnsupported}
+}

@@ -1,0 +1,49 @@
+package vhdx
+
+import "lunless/smbstore/block"
+
+// Info describes a disk and its file. Sizes are bytes.
+type Info struct {
+	Type               string `json:"type"` // "fixed" or "dynamic"
+	VirtualSize        int64  `json:"virtual_size"`
+	BlockSize          int64  `json:"block_size"`
+	LogicalSectorSize  int    `json:"logical_sector_size"`
+	PhysicalSectorSize int    `json:"physical_sector_size"`
+	ID                 GUID   `json:"id"` // virtual disk ID
+	FileSize           int64  `json:"file_size"`
+	Creator            string `json:"creator"`
+	FileWriteGUID      GUID   `json:"file_write_guid"`
+	DataWriteGUID      GUID   `json:"data_write_guid"`
+	LogInUse           bool   `json:"log_in_use"` // was not closed in order, or is open
+}
+
+// Inspect reads what the structures of f say and changes nothing. Errors as Open.
+func Inspect(f block.File) (Info, error) {
+	im, err := loadImage(f)
+	if err != nil {
+		return Info{}, err
+	}
+	return im.info(im.hdr, im.fileSize), nil
+}
+
+// Info describes the disk as it is now.
+func (d *Disk) Info() Info {
+	d.hdr.mu.Lock()
+	h := d.hdr.cur
+	d.hdr.mu.Unlock()
+	return d.im.info(h, d.space.fileSize.Load())
+}
+
+func (im *image) info(h header, fileSize int64) Info {
+	p := &im.params
+	kind := "dynamic"
+	if p.LeaveAllocated {
+		kind = "fixed"
+	}
+	return Info{
+		Type: kind, VirtualSize: int64(p.VirtualSize), BlockSize: int64(p.BlockSize),
+		LogicalSectorSize: int(p.LogicalSectorSize), PhysicalSectorSize: int(p.PhysicalSectorSize),
+		ID: p.ID, FileSize: fileSize, Creator: im.creator,
+		FileWriteGUID: h.FileWriteGUID, DataWriteGUID: h.DataWriteGUID, LogInUse: h.LogGUID != GUID{},
+	}
+}

@@ -1,0 +1,188 @@
+package vhdx
+
+import (
+	"fmt"
+	"math"
+
+	"lunless/smbstore/block"
+)
+
+// OpenOptions say how to open a disk.
+type OpenOptions struct {
+	// ReadOnly leaves the file as it is; a log that waits for its replay is
+	// replayed in memory.
+	ReadOnly bool
+}
+
+// maxScan is the largest BAT that is read whole when a disk is opened for
+// writing, to find the room between its blocks: 8 TiB in blocks of 1 MiB. In a
+// larger one new blocks go to the file's end.
+const maxScan = 64 * mib
+
+// Open opens the disk in f and owns f once it succeeded. The errors are
+// ErrNotVHDX, ErrCorrupt, ErrTruncated, ErrUnsupported and ErrDifferencing in a
+// FormatError, and what f returned. A log in use is replayed (MS-VHDX 2.3.3).
+func Open(f block.File, opts OpenOptions) (*Disk, error) {
+	im, err := loadImage(f)
+	if err != nil {
+		return nil, err
+	}
+	d := newDisk(im, f, opts.ReadOnly)
+	if opts.ReadOnly {
+		return d, nil
+	}
+	if im.hdr.Sequence > math.MaxUint64-1<<32 {
+		return nil, corrupt(headerOffsets[im.slot], "header: sequence number %d is at its end", im.hdr.Sequence)
+	}
+	if int64(im.hdr.LogOffset)+int64(im.hdr.LogLength) > im.fileSize {
+		return nil, &FormatError{int64(im.hdr.LogOffset), "log ends past the file", ErrTruncated}
+	}
+	if err := d.scan(); err != nil {
+		return nil, err
+	}
+	if im.seq == nil {
+		return d, nil
+	}
+	if err := d.replay(); err != nil {
+		return nil, fmt.Errorf("replay the log: %w", err)
+	}
+	return d, nil
+}
+
+func newDisk(im *image, f block.File, readOnly bool) *Disk {
+	d := &Disk{
+		im: im, f: im.f, own: f, ro: readOnly,
+		size: int64(im.params.VirtualSize), blockSize: int64(im.params.BlockSize),
+		bat: newBAT(im.f, int64(im.bat.Offset), &im.params),
+		log: logWriter{f: f, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength)},
+		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot},
+	}
+	d.space.f, d.space.blockSize = f, d.blockSize
+	d.space.fileSize.Store(im.fileSize)
+	d.space.end = roundUp(im.fileSize, mib)
+	d.space.fresh = d.space.end
+	return d
+}
+
+// replay brings the log's updates to their places. Before anything else changes,
+// a header does (MS-VHDX 2.2.2.1).
+func (d *Disk) replay() error {
+	if err := d.hdr.update(func(h *header) {}); err != nil {
+		return err
+	}
+	if err := d.im.seq.apply(d.own); err != nil {
+		return err
+	}
+	if err := d.own.Sync(); err != nil {
+		return err
+	}
+	if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
+		return err
+	}
+	size, err := d.own.Size()
+	if err != nil {
+		return err
+	}
+	d.space.fileSize.Store(size)
+	d.f, d.bat.f, d.im.f, d.im.seq = d.own, d.own, d.own, nil
+	return nil
+}
+
+// scan finds what of the file is in use, and refuses to write to a disk two of
+// whose blocks share room.
+func (d *Disk) scan() error {
+	if d.bat.count*8 > maxScan || d.im.params.LeaveAllocated {
+		return nil
+	}
+	u := newUsage(d.im.fileSize)
+	for _, s := range d.im.spans {
+		u.mark(s.off, min(s.n, max(0, roundUp(d.im.fileSize, mib)-s.off)))
+	}
+	err := d.im.eachEntry(d.f, func(i int64, e batEntry, at int64) error {
+		if !e.reserves() {
+			return nil
+		}
+		if err := d.im.checkPlace(e.offset(), d.im.fileSize); err != nil {
+			if e.state() != statePresent {
+				return nil
+			}
+			return corrupt(at, "BAT entry %d: block at %#x %v", i, e.offset(), err)
+		}
+		if twice := u.mark(e.offset(), d.blockSize); twice >= 0 && e.state() == statePresent {
+			return corrupt(at, "BAT entry %d: block at %#x belongs to another as well", i, e.offset())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	d.space.end = u.end()
+	d.space.free = u.gaps(d.blockSize, d.space.end, 1<<16)
+	return nil
+}
+
+// eachEntry is walkBAT without the sector bitmaps' entries.
+func (im *image) eachEntry(f block.File, visit func(i int64, e batEntry, at int64) error) error {
+	ratio := im.params.chunkRatio()
+	return im.walkBAT(f, func(i int64, e batEntry, at int64) error {
+		if i%(ratio+1) == ratio {
+			return nil
+		}
+		return visit(i, e, at)
+	})
+}
+
+// walkBAT calls visit for every entry that is not all zero, with its index and
+// its place in the file. Holes in the file are passed over where f knows them.
+func (im *image) walkBAT(f block.File, visit func(i int64, e batEntry, at int64) error) error {
+	off, n := int64(im.bat.Offset), im.params.batEntries()*8
+	buf := make([]byte, min(n, mib))
+	return dataRuns(f, off, n, func(at, n int64) error {
+		for n > 0 {
+			p := buf[:min(n, int64(len(buf)))]
+			if err := readFull(f, p, at); err != nil {
+				return err
+			}
+			for k := int64(0); k+8 <= int64(len(p)); k += 8 {
+				e := batEntry(le.Uint64(p[k:]))
+				i := (at + k - off) / 8
+				if e == 0 {
+					continue
+				}
+				if err := visit(i, e, at+k); err != nil {
+					return err
+				}
+			}
+			at, n = at+int64(len(p)), n-int64(len(p))
+		}
+		return nil
+	})
+}
+
+// dataRuns calls visit for the parts of [off, off+n) that may hold anything but
+// zeroes, rounded out to 4 KiB from off.
+func dataRuns(f block.File, off, n int64, visit func(at, n int64) error) error {
+	x, ok := f.(block.Extenter)
+	if !ok {
+		return visit(off, n)
+	}
+	done := off // nothing before it is to be visited again
+	err := x.FileExtents(off, n, func(e block.Extent) error {
+		if e.State != block.Data {
+			return nil
+		}
+		from := max(done, e.Offset-(e.Offset-off)%logSector)
+		to := min(off+n, off+roundUp(e.Offset+e.Length-off, logSector))
+		if from >= to {
+			return nil
+		}
+		done = to
+		return visit(from, to-from)
+	})
+	if done == off && isUnsupported(err) {
+		return visit(off, n)
+	}
+	return err
+}
+
+func roundUp(v, unit int64) int64 { return (v + unit - 1) / unit * unit }
