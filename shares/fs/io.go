@@ -15,8 +15,8 @@ func (f *posixFile) ReadAt(p []byte, off int64) (int, error) {
 		return 0, f.fail("read", ErrClosed)
 	}
 	defer f.leave()
-	if f.dir {
-		return 0, f.fail("read", ErrIsDir)
+	if err := f.readable("read"); err != nil {
+		return 0, err
 	}
 	n := 0
 	for n < len(p) {
@@ -42,8 +42,8 @@ func (f *posixFile) ReadAtCached(p []byte, off int64) (int, error) {
 		return 0, f.fail("read", ErrClosed)
 	}
 	defer f.leave()
-	if f.dir {
-		return 0, f.fail("read", ErrIsDir)
+	if err := f.readable("read"); err != nil {
+		return 0, err
 	}
 	if f.fs.noCached.Load() {
 		return 0, ErrWouldBlock
@@ -94,6 +94,17 @@ func (f *posixFile) WriteAt(p []byte, off int64) (int, error) {
 		return n, f.fail("write", err)
 	}
 	return n, nil
+}
+
+// readable tells why the data of the file cannot be read.
+func (f *posixFile) readable(op string) error {
+	switch {
+	case f.dir:
+		return f.fail(op, ErrIsDir)
+	case f.access&ReadData == 0:
+		return f.fail(op, ErrPermission)
+	}
+	return nil
 }
 
 // writable tells why the data of the file cannot be changed.

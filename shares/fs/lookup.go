@@ -28,7 +28,9 @@ func openBeneath(dir int, path string, flags int, mode uint32) (int, error) {
 	for try := 0; ; try++ {
 		fd, err := unix.Openat2(dir, path, &how)
 		// EAGAIN: a rename somewhere kept the kernel from being sure of "beneath".
-		if (err == unix.EINTR || err == unix.EAGAIN) && try < 128 {
+		// EXDEV: the object was beneath when it was found and has been moved away
+		// since; the next look tells where that leaves the name.
+		if (err == unix.EINTR || err == unix.EAGAIN || err == unix.EXDEV) && try < 128 {
 			continue
 		}
 		return fd, err
@@ -211,8 +213,7 @@ func readFolder(dir int) (*folder, error) {
 	}
 	start := time.Now()
 	f := &folder{key: keyOf(&st), stamp: stampOf(&st), names: make(map[string]string)}
-	last := max(st.Mtime.Sec*1e9+int64(st.Mtime.Nsec), st.Ctime.Sec*1e9+int64(st.Ctime.Nsec))
-	f.settled = start.UnixNano()-last >= int64(settle)
+	f.settled = start.Sub(timeOf(st.Ctime)) >= settle // not Mtime: anyone may set that
 	entries := dirents{fd: fd}
 	for {
 		name, _, err := entries.next()

@@ -3,6 +3,8 @@ package fs
 import (
 	"strings"
 	"unicode/utf8"
+
+	"lunless/smbstore/fscc"
 )
 
 const (
@@ -105,3 +107,6 @@ func join(parent, base string) string {
 	}
 	return parent + "/" + base
 }
+
+// fold returns the key under which a component is the same name to Windows.
+func fold(c string) string { return fscc.UpcaseName(c) }

@@ -214,11 +214,8 @@ func (f *posixFile) CopyRange(ctx context.Context, src File, srcOff, dstOff, n i
 		return 0, from.fail(op, ErrClosed)
 	}
 	defer from.leave()
-	switch {
-	case from.dir:
-		return 0, from.fail(op, ErrIsDir)
-	case from.access&ReadData == 0:
-		return 0, from.fail(op, ErrPermission)
+	if err := from.readable(op); err != nil {
+		return 0, err
 	}
 	done, err := f.copyInKernel(ctx, from, srcOff, dstOff, n)
 	switch err {
