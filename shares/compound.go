@@ -1,0 +1,132 @@
+package shares
+
+import (
+	"fmt"
+
+	"lunless/smbstore/smb2"
+)
+
+// chain is what one command of a related compound leaves to the next (MS-SMB2
+// 3.3.5.2.7.2).
+type chain struct {
+	sessionID  uint64
+	treeID     uint32
+	fileID     smb2.FileID
+	hasFile    bool
+	openStatus smb2.Status // why the CREATE of the chain failed
+	broken     smb2.Status // all that is left of the chain fails with this
+}
+
+// note takes over what r has come to.
+func (ch *chain) note(r *request) {
+	switch r.hdr.Command {
+	case smb2.CommandCreate:
+		ch.hasFile, ch.openStatus = false, 0
+		switch {
+		case r.status.IsError():
+			ch.openStatus = r.status
+		case r.open != nil:
+			ch.fileID, ch.hasFile = r.open.id, true
+		}
+	case smb2.CommandTreeConnect, smb2.CommandSessionSetup:
+		ch.sessionID, ch.treeID = r.hdr.SessionID, r.hdr.TreeID
+	}
+}
+
+// maxChain bounds the commands of one compound.
+const maxChain = 256
+
+// splitNext returns the first command of a frame and what follows it (MS-SMB2
+// 3.3.5.2.7). h is the command's header.
+func splitNext(frame []byte, h *smb2.Header) (msg, rest []byte, err error) {
+	if h.NextCommand == 0 {
+		return frame, nil, nil
+	}
+	n := uint64(h.NextCommand)
+	if n%8 != 0 || n < smb2.HeaderSize || n+smb2.HeaderSize > uint64(len(frame)) {
+		return nil, nil, fatalf("compound: next command at %d of %d bytes", n, len(frame))
+	}
+	return frame[:n:n], frame[n:], nil
+}
+
+// runFrame answers every command of a frame, in order, into one frame of p. It
+// returns the request that has gone async, if the last one has.
+func (c *conn) runFrame(j *job, p *reply, r *request) (async bool, err error) {
+	p.begin(j.sealed)
+	var ch chain
+	rest := j.msg
+	for n := 0; ; n++ {
+		if n == maxChain {
+			return false, fatalf("compound of more than %d commands", maxChain)
+		}
+		r.reset(c, p)
+		if err := r.hdr.Decode(rest); err != nil {
+			return false, fatalf("%w", err)
+		}
+		if r.msg, rest, err = splitNext(rest, &r.hdr); err != nil {
+			return false, err
+		}
+		if err := c.admit(r, j); err != nil {
+			return false, err
+		}
+		r.mayWait, r.encrypted, r.last = true, j.sealed != nil, rest == nil
+		r.related = r.hdr.IsRelated()
+		if !r.related {
+			ch = chain{}
+		} else if n == 0 {
+			ch.broken = smb2.StatusInvalidParameter // note 269
+		}
+		if err := c.run(r, &ch); err != nil {
+			return false, err
+		}
+		ch.note(r)
+		if rest == nil {
+			return r.async != nil, nil
+		}
+	}
+}
+
+// admit takes the message's ids out of the window, and checks what a message
+// must be to be answered at all (MS-SMB2 3.3.5.2.1 to 3.3.5.2.3).
+func (c *conn) admit(r *request, j *job) error {
+	h := &r.hdr
+	if h.Command >= smb2.NumCommands || h.IsResponse() {
+		return fatalf("%v, flags %#x", h.Command, uint32(h.Flags))
+	}
+	if c.neg.dialect == 0 && h.Command != smb2.CommandNegotiate {
+		return fatalf("%v before NEGOTIATE", h.Command)
+	}
+	if j.sealed != nil && !h.IsRelated() && h.SessionID != j.sealed.id {
+		return fatalf("session %x in a message encrypted for session %x", h.SessionID, j.sealed.id)
+	}
+	if h.Command == smb2.CommandCancel || j.admitted {
+		return nil
+	}
+	charge := h.CreditCharge
+	if !c.neg.multiCredit {
+		charge = 1
+	}
+	c.creditMu.Lock()
+	ok := c.window.take(h.MessageID, charge)
+	c.creditMu.Unlock()
+	if !ok {
+		return fatalf("message id %d, credit charge %d: not granted", h.MessageID, charge)
+	}
+	return nil
+}
+
+// fatalError ends the connection; its client has broken the protocol.
+type fatalError struct{ err error }
+
+func (e fatalError) Error() string { return e.err.Error() }
+func (e fatalError) Unwrap() error { return e.err }
+
+func fatalf(format string, args ...any) error { return fatalError{fmt.Errorf(format, args...)} }
+
+// errDisconnect is returned by a handler that must end the connection without a response.
+var errDisconnect = fatalf("disconnected as the protocol demands")
+
+func isFatal(err error) bool {
+	_, ok := err.(fatalError)
+	return ok
+}

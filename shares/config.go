@@ -1,0 +1,161 @@
+package shares
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf16"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lunless/shares/accounts"
+	"lunless/shares/fs"
+	"lunless/smbstore/smb2"
+)
+
+// Errors of a configuration, wrapped with what they are about.
+var (
+	ErrShareName   = errors.New("share name is not valid")
+	ErrShareExists = errors.New("share exists already")
+	ErrNoShare     = errors.New("no such share")
+	ErrNoFS        = errors.New("share has no file system")
+	ErrNotYet      = errors.New("not supported yet")
+	ErrDialects    = errors.New("dialect range is not valid")
+	ErrNoAccounts  = errors.New("no account store")
+)
+
+// Signing says when messages must be signed.
+type Signing string
+
+const (
+	SigningRequired Signing = "required" // always: the default
+	SigningEnabled  Signing = "enabled"  // where the client wants it
+)
+
+// Share is one share of the server.
+type Share struct {
+	Name     string // up to 80 UTF-16 code units; looked up without regard to case
+	Path     string // for people: logs and listings
+	FS       fs.FS  // what it holds; not closed by the server
+	Comment  string
+	ReadOnly bool // no open gets more than read access
+	Encrypt  bool // only encrypted requests (MS-SMB2 3.3.1.6 Share.EncryptData)
+
+	// ContinuouslyAvailable needs persistent handles, which the server does not
+	// have yet: New and SetShares refuse it with ErrNotYet.
+	ContinuouslyAvailable bool
+}
+
+// Limits bound what clients may take. A zero field means its default.
+type Limits struct {
+	Connections int           // at a time; default 10000
+	Credits     int           // a connection (MS-SMB2 3.3.1.2); default 8192
+	Workers     int           // data requests of a connection that wait for disks at a time; default 64
+	Sessions    int           // a connection; default 1024
+	Trees       int           // a session; default 4096
+	Opens       int           // a session; default 65536
+	Async       int           // requests of a connection that have gone async; default 4096
+	Transfer    int           // bytes of one READ, WRITE or transaction; default and most 8 MiB
+	Login       time.Duration // from accept to the first authenticated session; default 10 s
+	Idle        time.Duration // without a request and without an open file; default 15 min
+	Write       time.Duration // a response may take to be taken off our hands; default 30 s
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	defTime := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&l.Connections, 10000)
+	def(&l.Credits, 8192)
+	def(&l.Workers, 64)
+	def(&l.Sessions, 1024)
+	def(&l.Trees, 4096)
+	def(&l.Opens, 65536)
+	def(&l.Async, 4096)
+	def(&l.Transfer, maxTransfer)
+	l.Credits = min(max(l.Credits, 16), 32768)
+	l.Transfer = min(max(l.Transfer, 64<<10), maxTransfer)
+	defTime(&l.Login, 10*time.Second)
+	defTime(&l.Idle, 15*time.Minute)
+	defTime(&l.Write, 30*time.Second)
+	return l
+}
+
+// Config is what a Server is made from.
+type Config struct {
+	Name       string // the server's NetBIOS name; default LUNLESS
+	GUID       smb2.GUID
+	Shares     []Share
+	Accounts   *accounts.Store
+	MinDialect smb2.Dialect // default 3.0
+	MaxDialect smb2.Dialect // default 3.1.1
+	Signing    Signing      // default SigningRequired
+	Encrypt    bool         // only encrypted sessions (MS-SMB2 3.3.1.5 EncryptData)
+	// NoAnonymous refuses anonymous sessions. Without it they may reach IPC$,
+	// which lists the shares, and nothing else.
+	NoAnonymous bool
+
+	Logger     *slog.Logger          // default: none
+	Registerer prometheus.Registerer // default: a registry of the server's own
+	Limits     Limits
+}
+
+// dialects that the server speaks, best first.
+var dialects = []smb2.Dialect{smb2.Dialect311, smb2.Dialect302, smb2.Dialect300, smb2.Dialect210, smb2.Dialect202}
+
+func (c *Config) setDefaults() error {
+	if c.Accounts == nil {
+		return ErrNoAccounts
+	}
+	if c.Name == "" {
+		c.Name = "LUNLESS"
+	}
+	if c.MinDialect == 0 {
+		c.MinDialect = smb2.Dialect300
+	}
+	if c.MaxDialect == 0 {
+		c.MaxDialect = smb2.Dialect311
+	}
+	if c.MinDialect > c.MaxDialect {
+		return fmt.Errorf("%w: from %v to %v", ErrDialects, c.MinDialect, c.MaxDialect)
+	}
+	switch c.Signing {
+	case "":
+		c.Signing = SigningRequired
+	case SigningRequired, SigningEnabled:
+	default:
+		return fmt.Errorf("signing %q: want %q or %q", c.Signing, SigningRequired, SigningEnabled)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	c.Limits = c.Limits.withDefaults()
+	return nil
+}
+
+// check refuses what cannot be served.
+func (s *Share) check() error {
+	switch n := len(utf16.Encode([]rune(s.Name))); {
+	case n == 0 || n > 80 || strings.ContainsAny(s.Name, "\"/\\[]:|<>+=;,*?\x00"):
+		return fmt.Errorf("share %q: %w: 1 to 80 characters, none of \" / \\ [ ] : | < > + = ; , * ?", s.Name, ErrShareName)
+	case strings.EqualFold(s.Name, ipcName):
+		return fmt.Errorf("share %q: %w: the name is the server's own", s.Name, ErrShareName)
+	case s.ContinuouslyAvailable:
+		return fmt.Errorf("share %q: continuous availability needs persistent handles: %w", s.Name, ErrNotYet)
+	case s.FS == nil:
+		return fmt.Errorf("share %q: %w", s.Name, ErrNoFS)
+	}
+	return nil
+}

@@ -1,0 +1,490 @@
+package shares
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lunless/smbstore/smb2"
+)
+
+const (
+	maxTransfer = 8 << 20   // most bytes of one READ, WRITE or transaction
+	inlineRead  = 64 << 10  // a longer READ goes to a worker
+	batchSize   = 256 << 10 // responses gathered before they are sent
+	laneDepth   = 64        // frames waiting for the lane before the reader waits
+)
+
+// conn is a client's connection (MS-SMB2 3.3.1.7).
+//
+// Lock order, outermost first: Server.mu, conn.mu, session.mu, an open's locks
+// (open.go), shares/state. share.mu, conn.creditMu and conn.writeMu are
+// innermost: nothing is locked while they are held.
+type conn struct {
+	srv    *Server
+	nc     net.Conn
+	log    *slog.Logger
+	ctx    context.Context // ends with the connection
+	cancel context.CancelCauseFunc
+	opened time.Time
+
+	neg negotiated // set by NEGOTIATE on the reader goroutine, before anything else runs
+
+	// The reader goroutine's own.
+	in      receiver
+	batch   reply
+	req     request
+	job     job
+	workers int
+
+	lane   chan *job      // work for the lane goroutine
+	work   chan *job      // work for whichever worker is free
+	tasks  sync.WaitGroup // the lane and the workers
+	asyncs sync.WaitGroup // requests that have gone async
+
+	mu        sync.Mutex // after Server.mu
+	ended     bool
+	sessions  map[uint64]*session
+	async     map[uint64]*asyncOp
+	lastAsync uint64
+
+	last atomic.Pointer[session] // the session found last: a hint for findSession
+
+	creditMu sync.Mutex // guards window
+	window   window
+
+	writeMu    sync.Mutex   // serialises writes to nc
+	writeSince atomic.Int64 // when the write in progress began, ns; 0 none
+	lastUse    atomic.Int64 // when the client was last heard of, ns
+	authed     atomic.Bool  // a session has been authenticated
+}
+
+// job is a frame, decrypted or not, on its way to the goroutine that answers it.
+type job struct {
+	buf      *buffer // what msg lies in; nil: the receiver's
+	msg      []byte
+	sealed   *session // whose key decrypted msg
+	raw      bool     // msg still has its transform header
+	admitted bool     // its message ids have been taken
+}
+
+var jobPool = sync.Pool{New: func() any { return new(job) }}
+
+func newConn(srv *Server, nc net.Conn) *conn {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c := &conn{
+		srv: srv, nc: nc, ctx: ctx, cancel: cancel, opened: time.Now(),
+		log:      srv.log.With("client", nc.RemoteAddr().String()),
+		in:       newReceiver(nc),
+		lane:     make(chan *job, laneDepth),
+		work:     make(chan *job),
+		sessions: map[uint64]*session{},
+		async:    map[uint64]*asyncOp{},
+		window:   newWindow(srv.cfg.Limits.Credits),
+	}
+	c.batch = reply{buf: getBuffer(batchSize + inlineRead), flush: c.send, frame: -1}
+	c.lastUse.Store(c.opened.UnixNano())
+	return c
+}
+
+// serve reads and answers until the connection ends, then takes everything down
+// that belonged to it.
+func (c *conn) serve() {
+	c.tasks.Add(1)
+	go c.runLane()
+	err := c.read()
+	if err != nil {
+		c.cancel(err)
+		c.nc.Close() // whoever is writing fails now
+	}
+	close(c.work) // only the reader, which is gone, hands out work
+	close(c.lane)
+	c.tasks.Wait()
+	c.teardown(err)
+}
+
+// read is the reader goroutine's loop. It returns nil when the server stops.
+func (c *conn) read() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = c.crashed(v)
+		}
+	}()
+	for {
+		if c.in.max == maxUnauth && c.authed.Load() {
+			c.in.max = c.srv.cfg.Limits.Transfer + frameMargin
+		}
+		frame, err := c.in.next()
+		if err != nil {
+			return err
+		}
+		if frame != nil {
+			if err := c.frame(frame); err != nil {
+				c.flush()
+				return err
+			}
+			continue
+		}
+		c.flush()
+		if err := c.in.fill(); err != nil {
+			if c.srv.stopping.Load() && !errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		c.lastUse.Store(time.Now().UnixNano())
+	}
+}
+
+// frame takes one frame: decrypts it, or leaves that to a worker if it is large,
+// and decides where it is answered.
+func (c *conn) frame(frame []byte) error {
+	c.job = job{msg: frame}
+	switch smb2.ProtocolID(frame) {
+	case smb2.ProtocolSMB2:
+	case smb2.ProtocolTransform:
+		if len(frame) > smallFrame {
+			c.job.raw = true
+			return c.toWorker(c.detached())
+		}
+		if err := c.unseal(&c.job); err != nil {
+			return err
+		}
+	case smb2.ProtocolSMB1:
+		return c.negotiateSMB1(frame)
+	default:
+		return fatalf("protocol id %08x", smb2.ProtocolID(frame))
+	}
+	return c.schedule(&c.job)
+}
+
+// unseal decrypts a frame in place (MS-SMB2 3.3.5.2.1.1).
+func (c *conn) unseal(j *job) error {
+	id, err := smb2.TransformSession(j.msg)
+	if err != nil {
+		return fatalError{err}
+	}
+	s := c.findSession(id)
+	if s == nil || s.opener == nil {
+		return fatalf("message encrypted for session %x, which has no key", id)
+	}
+	// Opening uses the bytes behind the frame, where the next may be already.
+	var next [smb2.SealTailroom]byte
+	tail := j.msg[len(j.msg):min(len(j.msg)+smb2.SealTailroom, cap(j.msg))]
+	copy(next[:], tail)
+	msg, err := s.opener.Open(j.msg)
+	copy(tail, next[:])
+	if err != nil {
+		return fatalf("session %x: %w", id, err)
+	}
+	if smb2.ProtocolID(msg) != smb2.ProtocolSMB2 {
+		return fatalf("protocol id %08x in an encrypted message", smb2.ProtocolID(msg))
+	}
+	j.msg, j.sealed, j.raw = msg, s, false
+	return nil
+}
+
+// placeOf says where a frame is answered.
+func placeOf(j *job) (place, error) {
+	if len(j.msg) < smb2.HeaderSize {
+		return 0, fatalf("message of %d bytes", len(j.msg))
+	}
+	code := binary.LittleEndian.Uint16(j.msg[12:])
+	switch {
+	case code >= smb2.NumCommands:
+		return 0, fatalf("command %#04x", code)
+	case binary.LittleEndian.Uint32(j.msg[20:]) != 0:
+		return ordered, nil // a compound
+	}
+	where := commands[code].place
+	if where == data {
+		long := len(j.msg) > smallFrame
+		if smb2.Command(code) == smb2.CommandRead && len(j.msg) >= smb2.HeaderSize+8 {
+			long = binary.LittleEndian.Uint32(j.msg[smb2.HeaderSize+4:]) > inlineRead
+		}
+		if long {
+			return onWorker, nil
+		}
+		return onReader, nil
+	}
+	return where, nil
+}
+
+// schedule answers the reader's frame here, or passes it on.
+func (c *conn) schedule(j *job) error {
+	where, err := placeOf(j)
+	if err != nil {
+		return err
+	}
+	switch where {
+	case onReader:
+		return c.answer(j)
+	case onWorker:
+		return c.toWorker(c.detached())
+	}
+	return c.toLane(c.detached())
+}
+
+// answer works on a frame of a single command on the reader goroutine. If the
+// command would have to wait, a worker does it again.
+func (c *conn) answer(j *job) error {
+	r := &c.req
+	r.reset(c, &c.batch)
+	if err := r.hdr.Decode(j.msg); err != nil {
+		return fatalError{err}
+	}
+	if err := c.admit(r, j); err != nil {
+		return err
+	}
+	r.msg, r.encrypted, r.last, r.related = j.msg, j.sealed != nil, true, r.hdr.IsRelated()
+	var ch chain
+	if r.related {
+		ch.broken = smb2.StatusInvalidParameter // nothing to be related to
+	}
+	c.batch.begin(j.sealed)
+	err := c.run(r, &ch)
+	if err == errWouldWait {
+		c.batch.cancel()
+		j.admitted = true
+		return c.toWorker(c.detached())
+	}
+	if err != nil {
+		c.batch.cancel()
+		return err
+	}
+	if err := c.batch.end(); err != nil {
+		return err
+	}
+	if len(c.batch.buf.b) >= batchSize {
+		c.flush()
+	}
+	return nil
+}
+
+// flush sends what the reader has gathered.
+func (c *conn) flush() {
+	if len(c.batch.buf.b) > 0 {
+		c.send(c.batch.buf.b)
+		c.batch.buf.b = c.batch.buf.b[:0]
+	}
+}
+
+// detached is the reader's job with a message of its own.
+func (c *conn) detached() *job {
+	j := jobPool.Get().(*job)
+	*j = c.job
+	j.buf, j.msg = c.in.detach(c.job.msg)
+	return j
+}
+
+func (j *job) done() {
+	j.buf.release()
+	*j = job{}
+	jobPool.Put(j)
+}
+
+// toWorker hands a job to a worker, making one if none is free and there may be
+// more. If all are busy the reader waits, and the client with it.
+func (c *conn) toWorker(j *job) error {
+	select {
+	case c.work <- j:
+		return nil
+	default:
+	}
+	if c.workers < c.srv.cfg.Limits.Workers {
+		c.workers++
+		c.tasks.Add(1)
+		go c.runWorker(j)
+		return nil
+	}
+	c.flush()
+	select {
+	case c.work <- j:
+		return nil
+	case <-c.ctx.Done():
+		j.done()
+		return context.Cause(c.ctx)
+	}
+}
+
+// toLane queues a job for the lane.
+func (c *conn) toLane(j *job) error {
+	select {
+	case c.lane <- j:
+		return nil
+	default:
+	}
+	c.flush()
+	select {
+	case c.lane <- j:
+		return nil
+	case <-c.ctx.Done():
+		j.done()
+		return context.Cause(c.ctx)
+	}
+}
+
+func (c *conn) runLane() {
+	w := worker{c: c}
+	defer c.tasks.Done()
+	for j := range c.lane {
+		w.do(j)
+	}
+	w.close()
+}
+
+func (c *conn) runWorker(j *job) {
+	w := worker{c: c}
+	defer c.tasks.Done()
+	for ok := true; ok; j, ok = <-c.work {
+		w.do(j)
+	}
+	w.close()
+}
+
+// worker is what a goroutine of a connection needs to answer frames.
+type worker struct {
+	c     *conn
+	reply reply
+	req   *request
+}
+
+// do answers one frame. An error ends the connection.
+func (w *worker) do(j *job) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.c.abort(w.c.crashed(v))
+		}
+	}()
+	if err := w.answer(j); err != nil {
+		w.c.abort(err)
+	}
+}
+
+func (w *worker) answer(j *job) error {
+	c := w.c
+	if c.ctx.Err() != nil {
+		j.done()
+		return nil
+	}
+	if j.raw {
+		if err := c.unseal(j); err != nil {
+			j.done()
+			return err
+		}
+	}
+	if w.req == nil {
+		w.req = new(request)
+	}
+	w.reply.buf = getBuffer(0)
+	async, err := c.runFrame(j, &w.reply, w.req)
+	if err == nil {
+		if err = w.reply.end(); err == nil {
+			c.send(w.reply.buf.b)
+		}
+	}
+	w.reply.buf.release()
+	if async && err == nil {
+		c.startAsync(w.req, j)
+		w.req = nil
+		return nil
+	}
+	j.done()
+	return err
+}
+
+func (w *worker) close() { w.req = nil }
+
+// send writes finished frames. A failure ends the connection.
+func (c *conn) send(frames []byte) {
+	if len(frames) == 0 {
+		return
+	}
+	c.writeMu.Lock()
+	c.writeSince.Store(time.Now().UnixNano())
+	_, err := c.nc.Write(frames)
+	c.writeSince.Store(0)
+	c.writeMu.Unlock()
+	if err != nil {
+		c.abort(fmt.Errorf("writing a response: %w", err))
+	}
+}
+
+// abort ends the connection at once; serve takes it down.
+func (c *conn) abort(err error) {
+	c.cancel(err)
+	c.nc.Close()
+}
+
+// crashed turns a panic into the end of the connection it happened on.
+func (c *conn) crashed(v any) error {
+	c.srv.metrics.panics.Inc()
+	c.log.Error("internal error", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	return fatalf("internal error")
+}
+
+// findSession finds a session of the connection, or nil.
+func (c *conn) findSession(id uint64) *session {
+	if s := c.last.Load(); s != nil && s.id == id {
+		return s
+	}
+	c.mu.Lock()
+	s := c.sessions[id]
+	if s != nil {
+		c.last.Store(s)
+	}
+	c.mu.Unlock()
+	return s
+}
+
+// addSession enters a new session; false if the connection has ended or has too many.
+func (c *conn) addSession(s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || len(c.sessions) >= c.srv.cfg.Limits.Sessions {
+		return false
+	}
+	c.sessions[s.id] = s
+	return true
+}
+
+func (c *conn) removeSession(s *session) {
+	c.mu.Lock()
+	delete(c.sessions, s.id)
+	c.last.CompareAndSwap(s, nil)
+	c.mu.Unlock()
+	c.srv.forgetSession(s)
+}
+
+// teardown ends what the connection leaves behind (MS-SMB2 3.3.7.1).
+func (c *conn) teardown(err error) {
+	why := errConnEnded
+	if err == nil {
+		why = errServerStops
+	}
+	c.mu.Lock()
+	c.ended = true
+	list := make([]*session, 0, len(c.sessions))
+	for _, s := range c.sessions {
+		list = append(list, s)
+	}
+	c.mu.Unlock()
+	c.cancelAsync(why, func(*request) bool { return true })
+	c.asyncs.Wait()
+	for _, s := range list {
+		s.end(context.Background(), why)
+	}
+	c.cancel(why)
+	c.nc.Close()
+	c.in.close()
+	c.batch.buf.release()
+	c.logEnd(context.Cause(c.ctx))
+}

@@ -1,0 +1,156 @@
+package shares
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lunless/shares/state"
+	"lunless/smbstore/auth"
+)
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("server is shut down")
+
+// Server serves shares. Its methods may be called concurrently.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	auth    *auth.Config
+	offer   []byte      // the SPNEGO token of NEGOTIATE responses
+	store   state.Store // what is open, and who has locked what
+	ipc     *share
+
+	stopping atomic.Bool
+	stop     chan struct{} // closed when Shutdown begins
+	wg       sync.WaitGroup
+
+	mu        sync.Mutex // outermost
+	shares    map[string]*share
+	sessions  map[uint64]*session // GlobalSessionTable
+	conns     map[*conn]struct{}
+	listeners map[net.Listener]struct{}
+
+	ids      idSource
+	nextOpen atomic.Uint64 // of opens: unique as long as the server runs
+}
+
+// New makes a server that serves nothing yet. The configuration's mistakes are
+// its errors: ErrNoAccounts, ErrDialects, and those of AddShare.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, fmt.Errorf("shares: %w", err)
+	}
+	if cfg.GUID.IsZero() {
+		rand.Read(cfg.GUID[:])
+	}
+	srv := &Server{
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(), store: state.NewMemory(),
+		stop:   make(chan struct{}),
+		shares: map[string]*share{}, sessions: map[uint64]*session{},
+		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+	}
+	if err := srv.metrics.register(cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("shares: metrics: %w", err)
+	}
+	srv.ids.init()
+	srv.auth = srv.authConfig()
+	srv.offer = auth.NegTokenInit2(srv.auth)
+	srv.ipc = newShare(Share{Name: ipcName, Comment: "Remote IPC"})
+	srv.ipc.ipc = true
+	for _, s := range cfg.Shares {
+		if err := srv.AddShare(s); err != nil {
+			return nil, fmt.Errorf("shares: %w", err)
+		}
+	}
+	return srv, nil
+}
+
+// Shutdown stops the server in order: no new connections, no new requests, those
+// in flight are answered, what is open is closed. When ctx ends first, the
+// connections that are left are cut, and its error is returned once they are down.
+func (srv *Server) Shutdown(ctx context.Context) error {
+	srv.mu.Lock()
+	if !srv.stopping.Swap(true) {
+		close(srv.stop)
+	}
+	for l := range srv.listeners {
+		l.Close()
+	}
+	for c := range srv.conns {
+		c.nc.SetReadDeadline(time.Unix(1, 0)) // its reader stops; what it has read is answered
+	}
+	srv.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() { srv.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	srv.mu.Lock()
+	for c := range srv.conns {
+		c.abort(errServerStops)
+	}
+	srv.mu.Unlock()
+	<-done
+	return ctx.Err()
+}
+
+// addSession enters a session into the GlobalSessionTable under a new id.
+func (srv *Server) addSession(s *session) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s.id == 0 || srv.sessions[s.id] != nil {
+		s.id = srv.ids.next()
+	}
+	srv.sessions[s.id] = s
+}
+
+func (srv *Server) forgetSession(s *session) {
+	srv.mu.Lock()
+	if srv.sessions[s.id] == s {
+		delete(srv.sessions, s.id)
+	}
+	srv.mu.Unlock()
+}
+
+func (srv *Server) globalSession(id uint64) *session {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.sessions[id]
+}
+
+// idSource makes ids that are unique, and sparse, so that one client's do not
+// tell another's: a counter and a random half.
+type idSource struct {
+	count atomic.Uint32
+}
+
+func (s *idSource) init() {
+	var b [4]byte
+	rand.Read(b[:])
+	s.count.Store(binary.LittleEndian.Uint32(b[:]))
+}
+
+// next never returns 0 or all ones. The counter half repeats after 2^32 ids, the
+// pair of both halves in no time that matters.
+func (s *idSource) next() uint64 {
+	var b [4]byte
+	rand.Read(b[:])
+	n := s.count.Add(1)
+	id := uint64(binary.LittleEndian.Uint32(b[:]))<<32 | uint64(n)
+	if id == 0 || id == ^uint64(0) {
+		return s.next()
+	}
+	return id
+}

@@ -1,0 +1,157 @@
+package shares
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"lunless/smbstore/smb2"
+)
+
+const ipcName = "IPC$"
+
+// share is a Share in use (MS-SMB2 3.3.1.6).
+type share struct {
+	Share
+	ipc bool
+
+	mu    sync.Mutex // innermost
+	gone  bool       // removed: no new tree connects
+	trees map[*tree]struct{}
+}
+
+func newShare(s Share) *share { return &share{Share: s, trees: map[*tree]struct{}{}} }
+
+// maximalAccess is the most an open on the share may have, whoever the user is.
+func (s *share) maximalAccess() smb2.AccessMask {
+	const (
+		read = smb2.FileReadData | smb2.FileReadEA | smb2.FileExecute | smb2.FileReadAttributes |
+			smb2.ReadControl | smb2.Synchronize
+		all = read | smb2.FileWriteData | smb2.FileAppendData | smb2.FileWriteEA | smb2.FileDeleteChild |
+			smb2.FileWriteAttributes | smb2.Delete | smb2.WriteDAC | smb2.WriteOwner
+	)
+	if s.ReadOnly {
+		return read
+	}
+	return all
+}
+
+// connect counts a tree connect; false if the share has been removed.
+func (s *share) connect(t *tree) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return false
+	}
+	s.trees[t] = struct{}{}
+	t.session.conn.srv.metrics.trees.Inc()
+	return true
+}
+
+func (s *share) disconnect(t *tree) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.trees[t]; ok {
+		delete(s.trees, t)
+		t.session.conn.srv.metrics.trees.Dec()
+	}
+}
+
+// close ends the share's tree connects, as after its removal (MS-SMB2 3.3.4.15).
+func (s *share) close(ctx context.Context) {
+	s.mu.Lock()
+	s.gone = true
+	var list []*tree
+	for t := range s.trees {
+		list = append(list, t)
+	}
+	s.mu.Unlock()
+	for _, t := range list {
+		t.end(ctx, errShareGone)
+	}
+}
+
+// shareKey is the name under which a share is looked up.
+func shareKey(name string) string { return strings.ToUpper(name) }
+
+// findShare looks a share up by name, IPC$ included.
+func (srv *Server) findShare(name string) *share {
+	key := shareKey(name)
+	if key == ipcName {
+		return srv.ipc
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.shares[key]
+}
+
+// Shares lists what the server shares, without IPC$, in no order.
+func (srv *Server) Shares() []Share {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	list := make([]Share, 0, len(srv.shares))
+	for _, s := range srv.shares {
+		list = append(list, s.Share)
+	}
+	return list
+}
+
+// AddShare starts to serve a share: ErrShareExists, ErrShareName, ErrNotYet, ErrNoFS.
+func (srv *Server) AddShare(s Share) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.shares[shareKey(s.Name)] != nil {
+		return fmt.Errorf("share %q: %w", s.Name, ErrShareExists)
+	}
+	srv.shares[shareKey(s.Name)] = newShare(s)
+	return nil
+}
+
+// RemoveShare stops serving a share: its tree connects end, and what is open in
+// them is closed before it returns. ErrNoShare if there is none.
+func (srv *Server) RemoveShare(ctx context.Context, name string) error {
+	srv.mu.Lock()
+	s := srv.shares[shareKey(name)]
+	delete(srv.shares, shareKey(name))
+	srv.mu.Unlock()
+	if s == nil {
+		return fmt.Errorf("share %q: %w", name, ErrNoShare)
+	}
+	s.close(ctx)
+	return nil
+}
+
+// SetShares makes list what the server shares. Shares that are in it unchanged
+// go on undisturbed; those that have changed or are missing end first. Nothing
+// changes if one of the list is refused.
+func (srv *Server) SetShares(ctx context.Context, list []Share) error {
+	next := make(map[string]*share, len(list))
+	for _, s := range list {
+		if err := s.check(); err != nil {
+			return err
+		}
+		if next[shareKey(s.Name)] != nil {
+			return fmt.Errorf("share %q: %w", s.Name, ErrShareExists)
+		}
+		next[shareKey(s.Name)] = newShare(s)
+	}
+	var ended []*share
+	srv.mu.Lock()
+	for key, s := range srv.shares {
+		if n := next[key]; n != nil && n.Share == s.Share {
+			next[key] = s
+		} else {
+			ended = append(ended, s)
+		}
+	}
+	srv.shares = next
+	srv.mu.Unlock()
+	for _, s := range ended {
+		s.close(ctx)
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package shares
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+
+	"lunless/smbstore/smb2"
+)
+
+// maxDataOffset is how far into a WRITE its data may begin (MS-SMB2 3.3.5.13).
+const maxDataOffset = 0x100
+
+// handleWrite answers WRITE (MS-SMB2 3.3.5.13): the data goes to the file from
+// the buffer it was received in.
+func handleWrite(ctx context.Context, r *request) error {
+	q, o := &r.data.write, r.open
+	if err := q.Decode(r.msg); err != nil {
+		return err
+	}
+	switch {
+	case q.Channel != smb2.ChannelNone && r.conn.neg.dialect >= smb2.Dialect300,
+		binary.LittleEndian.Uint16(r.msg[smb2.HeaderSize+2:]) > maxDataOffset:
+		return smb2.StatusInvalidParameter
+	case o.pipe != nil:
+		return writePipe(ctx, r, q)
+	case o.dir:
+		return smb2.StatusInvalidDeviceRequest
+	case q.Offset > math.MaxInt64 || uint64(q.Length) > math.MaxInt64-q.Offset:
+		return smb2.StatusInvalidParameter
+	}
+	through, err := writeThrough(r, q)
+	if err != nil {
+		return err
+	}
+	if through && !r.mayWait {
+		return errWouldWait
+	}
+	if err := o.checkWrite(q.Offset, uint64(q.Length)); err != nil {
+		return err
+	}
+	if len(q.Data) > 0 {
+		if _, err := o.file.WriteAt(q.Data, int64(q.Offset)); err != nil {
+			return err
+		}
+	}
+	if through {
+		if err := o.file.Sync(ctx); err != nil {
+			return err
+		}
+	}
+	r.conn.srv.metrics.written.Add(float64(len(q.Data)))
+	r.data.writeResp = smb2.WriteResponse{Count: q.Length}
+	return r.respond(&r.data.writeResp)
+}
+
+// writeThrough says whether a WRITE must be on stable storage before it is
+// answered. The flag asks for that, and is an error on an open that caches.
+func writeThrough(r *request, q *smb2.WriteRequest) (bool, error) {
+	d := r.conn.neg.dialect
+	if q.Flags&smb2.WriteFlagWriteThrough == 0 || d == smb2.Dialect202 {
+		return r.open.writeThrough(), nil
+	}
+	unbuffered := d >= smb2.Dialect302 && q.Flags&smb2.WriteFlagWriteUnbuffered != 0
+	if !unbuffered && r.open.options&smb2.FileNoIntermediateBuffering == 0 {
+		return false, smb2.StatusInvalidParameter
+	}
+	return true, nil
+}
