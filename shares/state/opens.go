@@ -48,6 +48,7 @@ func RemoveOpen(id OpenID) Change {
 		}
 		var fx Effects
 		gone := r.Opens[i]
+		fx.Link = gone.Link
 		r.Opens = slices.Delete(slices.Clone(r.Opens), i, i+1)
 		if gone.DeleteOnClose {
 			r.Deleting = with(r.Deleting, gone.Link)

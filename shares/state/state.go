@@ -102,7 +102,8 @@ func (r *Record) find(id OpenID) int {
 type Effects struct {
 	Granted []Ticket // hold their locks now
 	Dropped []Ticket // lost their open: they fail with ErrRangeNotLocked
-	Delete  bool     // remove the link of the open that went, then commit Deleted(link)
+	Delete  bool     // remove the name the open came by, then commit Deleted(Link)
+	Link    string   // of the open that went
 }
 
 // Change makes a record's successor. It is pure and may run more than once; it

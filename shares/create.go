@@ -1,0 +1,271 @@
+package shares
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lunless/shares/fs"
+	"lunless/shares/state"
+	"lunless/smbstore/fscc"
+	"lunless/smbstore/smb2"
+)
+
+// handleCreate opens or creates what a name says (MS-SMB2 3.3.5.9).
+func handleCreate(ctx context.Context, r *request) error {
+	c := &creation{r: r}
+	if err := c.req.Decode(r.msg); err != nil {
+		return err
+	}
+	if c.req.ImpersonationLevel > smb2.ImpersonationDelegate {
+		return smb2.StatusBadImpersonationLevel
+	}
+	if r.tree.ipc {
+		return c.openPipe(ctx)
+	}
+	o, err := c.run(ctx)
+	if err != nil {
+		return fmt.Errorf("create %q: %w", c.req.Name, err)
+	}
+	m, err := c.response(ctx, o)
+	if err == nil && !r.session.addOpen(o) {
+		err = smb2.StatusNetworkNameDeleted // the tree connect ended meanwhile
+	}
+	if err != nil {
+		return errors.Join(err, o.close(ctx, err))
+	}
+	r.open = o
+	return r.respond(m)
+}
+
+// creation is a CREATE on a disk share while it is worked on.
+type creation struct {
+	r    *request
+	req  smb2.CreateRequest
+	ctxs createContexts
+
+	name     pathName
+	link     string          // of the file in shares/state
+	desired  fscc.AccessMask // generic rights mapped, MAXIMUM_ALLOWED taken out
+	maximum  bool            // MAXIMUM_ALLOWED was asked for
+	wantDir  bool
+	attrs    fs.Attributes // asked for, only those that can be set
+	granted  fscc.AccessMask
+	action   smb2.CreateAction
+	existing *open // set once something exists in the record that a failure must take back
+}
+
+const (
+	// attributesKnown are the bits of FileAttributes that a CREATE may carry.
+	attributesKnown = 0x00007FB7
+	// attributesSettable can be given to a new file (MS-FSA 2.1.5.1.1).
+	attributesSettable = fscc.FILE_ATTRIBUTE_READONLY | fscc.FILE_ATTRIBUTE_HIDDEN | fscc.FILE_ATTRIBUTE_SYSTEM |
+		fscc.FILE_ATTRIBUTE_ARCHIVE | fscc.FILE_ATTRIBUTE_TEMPORARY | fscc.FILE_ATTRIBUTE_OFFLINE |
+		fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED
+
+	// accessReserved are bits no file has a right for (MS-FSA 2.1.5.1).
+	accessReserved = 0x0CE0FE00
+
+	// optionsDirectory may stand beside FILE_DIRECTORY_FILE (MS-FSA 2.1.5.1).
+	optionsDirectory = smb2.FileDirectoryFile | smb2.FileWriteThrough | smb2.FileOpenRemoteInstance |
+		smb2.FileOpenForBackupIntent | smb2.FileDeleteOnClose | smb2.FileNoCompression |
+		smb2.FileOpenReparsePoint | smb2.FileOpenRequiringOplock
+
+	// optionsIgnored mean nothing to a server (MS-SMB2 3.3.5.9) or change nothing here.
+	optionsIgnored = smb2.FileCompleteIfOplocked | smb2.FileSynchronousIOAlert | smb2.FileSynchronousIONonalert |
+		smb2.FileOpenForFreeSpaceQuery
+
+	optionsRefused = smb2.FileOpenByFileID | smb2.FileReserveOpfilter | 0x80 // 0x80: FILE_CREATE_TREE_CONNECTION
+	optionsInvalid = 0xFF000000
+)
+
+// validate checks the parameters (MS-FSA 2.1.5.1 phase 1, MS-SMB2 2.2.13).
+func (c *creation) validate() error {
+	q := &c.req
+	opts := q.CreateOptions
+	switch {
+	case opts&optionsInvalid != 0:
+		return smb2.StatusInvalidParameter
+	case opts&optionsRefused != 0:
+		return smb2.StatusNotSupported
+	case q.DesiredAccess == 0 || q.DesiredAccess&accessReserved != 0:
+		return smb2.StatusAccessDenied
+	case q.CreateDisposition > smb2.FileOverwriteIf,
+		q.ShareAccess&^(smb2.FileShareRead|smb2.FileShareWrite|smb2.FileShareDelete) != 0,
+		q.FileAttributes&^attributesKnown != 0,
+		opts&smb2.FileDirectoryFile != 0 && opts&smb2.FileNonDirectoryFile != 0:
+		return smb2.StatusInvalidParameter
+	}
+	c.wantDir = opts&smb2.FileDirectoryFile != 0
+	q.CreateOptions &^= optionsIgnored
+	if c.wantDir {
+		d := q.CreateDisposition
+		if q.CreateOptions&^optionsDirectory != 0 || d != smb2.FileCreate && d != smb2.FileOpen && d != smb2.FileOpenIf {
+			return smb2.StatusInvalidParameter
+		}
+	}
+	if q.CreateOptions&smb2.FileNoIntermediateBuffering != 0 {
+		q.DesiredAccess &^= smb2.FileAppendData // MS-SMB2 3.3.5.9
+	}
+	c.maximum = q.DesiredAccess&smb2.MaximumAllowed != 0
+	c.desired = fscc.AccessMask(q.DesiredAccess &^ smb2.MaximumAllowed).MapGeneric()
+	c.attrs = fs.Attributes(q.FileAttributes & attributesSettable)
+	if opts&smb2.FileDeleteOnClose != 0 {
+		if c.desired&fscc.DELETE == 0 && !c.maximum {
+			return smb2.StatusInvalidParameter
+		}
+		if c.r.tree.access&smb2.Delete == 0 {
+			return smb2.StatusAccessDenied
+		}
+	}
+	return c.parseName()
+}
+
+func (c *creation) parseName() (err error) {
+	if c.name, err = parsePath(c.req.Name); err != nil {
+		return err
+	}
+	if c.name.trailing && c.req.CreateOptions&smb2.FileNonDirectoryFile != 0 {
+		return smb2.StatusObjectNameInvalid
+	}
+	if c.wantDir && c.name.data {
+		return smb2.StatusNotADirectory
+	}
+	c.wantDir = c.wantDir || c.name.index
+	c.link = c.r.tree.share.link(c.name.path)
+	return nil
+}
+
+// overwrites says that the disposition replaces the data of a file that exists.
+func (c *creation) overwrites() bool {
+	switch c.req.CreateDisposition {
+	case smb2.FileSupersede, smb2.FileOverwrite, smb2.FileOverwriteIf:
+		return true
+	}
+	return false
+}
+
+// creates says that the disposition makes a file that does not exist.
+func (c *creation) creates() bool {
+	return c.req.CreateDisposition != smb2.FileOpen && c.req.CreateDisposition != smb2.FileOverwrite
+}
+
+// run opens what is there or makes it. Names come and go between the two; who
+// loses such a race tries again.
+func (c *creation) run(ctx context.Context) (*open, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if err := c.ctxs.parse(c.req.Contexts); err != nil {
+		return nil, err
+	}
+	for range 16 {
+		f, err := c.openFile(ctx)
+		switch {
+		case err == nil:
+			return c.openExisting(ctx, f)
+		case !errors.Is(err, fs.ErrNotExist) || !c.creates():
+			return nil, err
+		}
+		o, err := c.createNew(ctx)
+		if !errors.Is(err, fs.ErrExist) {
+			return o, err
+		}
+	}
+	return nil, smb2.StatusRetry
+}
+
+// fsAccess is what the descriptor of an open with these rights is for.
+func fsAccess(granted fscc.AccessMask) (a fs.Access) {
+	if granted&(fscc.FILE_READ_DATA|fscc.FILE_EXECUTE) != 0 {
+		a |= fs.ReadData
+	}
+	if granted&(fscc.FILE_WRITE_DATA|fscc.FILE_APPEND_DATA) != 0 {
+		a |= fs.WriteData
+	}
+	return a
+}
+
+// openFile opens the file for all that the request may be granted. Nothing is
+// changed by that; who may do what is decided when it is known what the file is.
+func (c *creation) openFile(ctx context.Context) (fs.File, error) {
+	access := fsAccess(c.desired)
+	if c.overwrites() {
+		access |= fs.WriteData
+	}
+	if !c.maximum {
+		return c.r.tree.fs.Open(ctx, c.name.path, access)
+	}
+	f, err := c.r.tree.fs.Open(ctx, c.name.path, fs.ReadData|fs.WriteData)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrReadOnlyFS) {
+		f, err = c.r.tree.fs.Open(ctx, c.name.path, access)
+	}
+	return f, err
+}
+
+// newOpen makes the open of f. It is in no table yet.
+func (c *creation) newOpen(f fs.File) *open {
+	srv, t := c.r.conn.srv, c.r.tree
+	id := srv.ids.next()
+	o := &open{
+		id: smb2.FileID{Persistent: id, Volatile: id}, tree: t, session: c.r.session,
+		access: smb2.AccessMask(c.granted), options: c.req.CreateOptions,
+		file: f, store: srv.store, fileID: f.ID(), dir: f.Dir(),
+	}
+	o.mode.Store(uint32(c.req.CreateOptions) & modeOptions)
+	return o
+}
+
+// modeOptions are the create options FileModeInformation tells of (MS-FSA 2.1.5.1).
+const modeOptions = fscc.FILE_WRITE_THROUGH | fscc.FILE_SEQUENTIAL_ONLY | fscc.FILE_NO_INTERMEDIATE_BUFFERING |
+	fscc.FILE_SYNCHRONOUS_IO_ALERT | fscc.FILE_SYNCHRONOUS_IO_NONALERT | fscc.FILE_DELETE_ON_CLOSE
+
+// share enters the open into the file's record: from then on it counts for others.
+// transient are rights the opening needs and the open does not keep.
+func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask) error {
+	_, err := o.store.Update(ctx, o.fileID, state.AddOpen(state.Open{
+		ID:            o.stateID(),
+		Access:        uint32(o.access),
+		Share:         uint32(c.req.ShareAccess),
+		Link:          c.link,
+		DeleteOnClose: c.req.CreateOptions&smb2.FileDeleteOnClose != 0,
+	}, uint32(transient)))
+	if err != nil {
+		return err
+	}
+	o.token = o.store.Token(o.fileID)
+	return nil
+}
+
+// deleting fails with state.ErrDeletePending if the link of f is going away.
+func (t *tree) deleting(ctx context.Context, store state.Store, f fs.File, link string) error {
+	_, err := store.Update(ctx, f.ID(), func(r state.Record) (state.Record, state.Effects, error) {
+		if r.IsDeleting(link) {
+			return r, state.Effects{}, state.ErrDeletePending
+		}
+		return r, state.Effects{}, nil
+	})
+	return err
+}
+
+// response describes the open (MS-SMB2 2.2.14). No oplock is ever granted.
+func (c *creation) response(ctx context.Context, o *open) (*smb2.CreateResponse, error) {
+	info, err := o.file.Stat(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := &smb2.CreateResponse{
+		OplockLevel:    smb2.OplockNone,
+		CreateAction:   c.action,
+		CreationTime:   smb2.Filetime(fscc.FiletimeOf(info.Created)),
+		LastAccessTime: smb2.Filetime(fscc.FiletimeOf(info.Accessed)),
+		LastWriteTime:  smb2.Filetime(fscc.FiletimeOf(info.Written)),
+		ChangeTime:     smb2.Filetime(fscc.FiletimeOf(info.Changed)),
+		AllocationSize: uint64(allocation(&info)),
+		EndOfFile:      uint64(info.Size),
+		FileAttributes: attributes(&info),
+		FileID:         o.id,
+	}
+	m.Contexts, err = c.responseContexts(ctx, o, &info)
+	return m, err
+}

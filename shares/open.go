@@ -1,0 +1,163 @@
+package shares
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lunless/shares/fs"
+	"lunless/shares/state"
+	"lunless/smbstore/fscc"
+	"lunless/smbstore/smb2"
+)
+
+// open is one open of a file, a folder or a pipe (MS-SMB2 3.3.1.10). What is not
+// marked otherwise never changes after CREATE, so that READ and WRITE take no lock.
+type open struct {
+	id      smb2.FileID // Persistent is its state.OpenID, unique on the server
+	tree    *tree
+	session *session
+	access  smb2.AccessMask // granted, generic rights mapped
+	options smb2.CreateOptions
+
+	// One of the two is there.
+	file fs.File
+	pipe pipe
+
+	store  state.Store
+	fileID fs.FileID
+	token  *state.Token // byte-range locks of the file
+	dir    bool         // a folder
+	ca     bool         // of a continuously available share: everything is written through
+
+	closed   atomic.Bool
+	position atomic.Int64
+	mode     atomic.Uint32 // FileModeInformation
+	times    pinnedTimes
+	listing  listing
+
+	lockSeqMu sync.Mutex // guards lockSeq
+	lockSeq   lockSequences
+}
+
+// writeThrough says that a WRITE is on stable storage before it is answered
+// (MS-SMB2 3.3.5.13).
+func (o *open) writeThrough() bool { return o.ca || o.mode.Load()&fscc.FILE_WRITE_THROUGH != 0 }
+
+// stateID is the open's name in shares/state.
+func (o *open) stateID() state.OpenID { return state.OpenID(o.id.Persistent) }
+
+// checkRead says whether the open may read n bytes at off: STATUS_ACCESS_DENIED,
+// STATUS_FILE_LOCK_CONFLICT (MS-SMB2 3.3.5.12). It neither waits nor allocates
+// where the answer is yes.
+func (o *open) checkRead(off, n uint64) error {
+	if o.access&(smb2.FileReadData|smb2.FileExecute) == 0 {
+		return smb2.StatusAccessDenied
+	}
+	if o.token != nil && o.token.Conflicts(o.stateID(), off, n, false) {
+		return smb2.StatusFileLockConflict
+	}
+	return nil
+}
+
+// checkWrite is checkRead for n bytes to be written at off (MS-SMB2 3.3.5.13).
+// off is where the bytes go in fact; an open with FILE_APPEND_DATA alone may
+// write anywhere, as on Windows, which leaves it to the client.
+func (o *open) checkWrite(off, n uint64) error {
+	if o.access&(smb2.FileWriteData|smb2.FileAppendData) == 0 {
+		return smb2.StatusAccessDenied
+	}
+	if o.token != nil && o.token.Conflicts(o.stateID(), off, n, true) {
+		return smb2.StatusFileLockConflict
+	}
+	o.times.wrote()
+	return nil
+}
+
+// close ends the open once, whoever calls: CLOSE, tree disconnect, logoff, the
+// connection's end (MS-SMB2 3.3.4.17, MS-FSA 2.1.5.5). It is not for the
+// session's table, which the caller has taken the open from. why is for the log.
+func (o *open) close(ctx context.Context, why error) error {
+	if o.closed.Swap(true) {
+		return fs.ErrClosed
+	}
+	if o.pipe != nil {
+		return o.pipe.Close()
+	}
+	// The end of the client must not keep its opens in the record.
+	ctx = context.WithoutCancel(ctx)
+	o.times.restore(ctx, o.file)
+	o.listing.close()
+	return o.release(ctx)
+}
+
+// release takes a file's open out of the sharing state, and the name away where
+// the last open of it was to delete it.
+func (o *open) release(ctx context.Context) error {
+	fx, err := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID()))
+	if err == nil && fx.Delete {
+		err = o.remove(ctx, fx.Link)
+	}
+	if cerr := o.file.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// remove takes the file's name away, and lets others open what has it next. A
+// folder that is not empty stays (MS-FSA 2.1.5.5).
+func (o *open) remove(ctx context.Context, link string) error {
+	err := o.tree.fs.Remove(ctx, o.file)
+	if err == nil && o.ca {
+		err = o.tree.fs.SyncParent(ctx, o.file)
+	}
+	_, uerr := o.store.Update(ctx, o.fileID, state.Deleted(link))
+	return errors.Join(err, uerr)
+}
+
+// pinnedTimes are times a client has set or frozen on an open: what is done
+// through it later does not change them (MS-FSA 2.1.5.15.2). The file system
+// changes them all the same, so they are put back before anybody looks.
+type pinnedTimes struct {
+	any   atomic.Bool // something is pinned
+	dirty atomic.Bool // the open has written since
+	mu    sync.Mutex  // guards change
+	at    fs.TimeChange
+}
+
+func (p *pinnedTimes) wrote() {
+	if p.any.Load() {
+		p.dirty.Store(true)
+	}
+}
+
+// restore puts pinned times back after writes. Times are not worth failing for.
+func (p *pinnedTimes) restore(ctx context.Context, f fs.File) {
+	if !p.dirty.Swap(false) {
+		return
+	}
+	p.mu.Lock()
+	at := p.at
+	p.mu.Unlock()
+	_ = f.SetTimes(ctx, at)
+}
+
+// pin replaces what is pinned: nil leaves, a zero time lets go, a time pins it.
+func (p *pinnedTimes) pin(c fs.TimeChange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range []struct{ at, to **time.Time }{
+		{&p.at.Accessed, &c.Accessed}, {&p.at.Written, &c.Written}, {&p.at.Changed, &c.Changed},
+	} {
+		switch {
+		case *t.to == nil:
+		case (*t.to).IsZero():
+			*t.at = nil
+		default:
+			*t.at = *t.to
+		}
+	}
+	p.any.Store(p.at.Accessed != nil || p.at.Written != nil || p.at.Changed != nil)
+}

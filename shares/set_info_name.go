@@ -1,0 +1,169 @@
+package shares
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"lunless/shares/fs"
+	"lunless/shares/state"
+	"lunless/smbstore/fscc"
+	"lunless/smbstore/smb2"
+)
+
+// renaming is a rename or a new link while it is worked on.
+type renaming struct {
+	r       *request
+	target  string // for fs.FS
+	link    string // of the target in shares/state
+	replace bool
+}
+
+func (r *request) parseRenaming(b []byte) (*renaming, error) {
+	var in fscc.RenameInfo
+	if err := in.Decode(b); err != nil {
+		return nil, err
+	}
+	if in.RootDirectory != 0 || strings.HasPrefix(in.Name, `\`) {
+		return nil, smb2.StatusInvalidParameter
+	}
+	if strings.HasPrefix(in.Name, ":") {
+		return nil, smb2.StatusObjectNameInvalid // there is no stream to give another name
+	}
+	name, err := parsePath(in.Name)
+	if err != nil {
+		return nil, err
+	}
+	if name.path == "" || name.trailing || name.data || name.index {
+		return nil, smb2.StatusObjectNameInvalid
+	}
+	return &renaming{r: r, target: name.path, link: r.tree.share.link(name.path), replace: in.ReplaceIfExists}, nil
+}
+
+// rename gives the file another name (MS-FSA 2.1.5.15.12).
+func (r *request) rename(ctx context.Context, b []byte) error {
+	n, err := r.parseRenaming(b)
+	if err != nil {
+		return err
+	}
+	o := r.open
+	source, err := o.file.Name()
+	switch {
+	case err != nil:
+		return err
+	case source == "":
+		return smb2.StatusAccessDenied
+	case source == n.target:
+		return nil
+	}
+	from := r.tree.share.link(source)
+	if err := r.tree.deleting(ctx, o.store, o.file, from); err != nil {
+		return smb2.StatusAccessDenied
+	}
+	if o.dir {
+		if err := r.noOpensBelow(ctx, from); err != nil {
+			return err
+		}
+	}
+	if err := n.checkFolder(ctx); err != nil {
+		return err
+	}
+	if from != n.link {
+		if err := n.checkTarget(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.tree.fs.Rename(ctx, o.file, n.target, n.replace); err != nil {
+		return err
+	}
+	_, err = o.store.Update(ctx, o.fileID, state.Relink(from, n.link))
+	return err
+}
+
+// link gives the file one more name (MS-FSA 2.1.5.15.7).
+func (r *request) link(ctx context.Context, b []byte) error {
+	n, err := r.parseRenaming(b)
+	if err != nil {
+		return err
+	}
+	o := r.open
+	if o.dir {
+		return smb2.StatusFileIsADirectory
+	}
+	source, err := o.file.Name()
+	if err != nil {
+		return err
+	}
+	if err := r.tree.deleting(ctx, o.store, o.file, r.tree.share.link(source)); err != nil {
+		return smb2.StatusAccessDenied
+	}
+	if err := n.checkFolder(ctx); err != nil {
+		return err
+	}
+	if err := n.checkTarget(ctx); err != nil {
+		return err
+	}
+	return r.tree.fs.Link(ctx, o.file, n.target, n.replace)
+}
+
+// checkFolder asks whether the user may put the name where it shall be.
+func (n *renaming) checkFolder(ctx context.Context) error {
+	folder, _ := splitPath(n.target, '/')
+	f, err := n.r.tree.openFolder(ctx, folder)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	need := fscc.FILE_ADD_FILE
+	if n.r.open.dir {
+		need = fscc.FILE_ADD_SUBDIRECTORY
+	}
+	return n.r.mayAdd(ctx, f, folder, need)
+}
+
+// checkTarget asks whether the name may be taken from what has it now: only with
+// replace, only from a file, which nobody has open and the user may delete.
+func (n *renaming) checkTarget(ctx context.Context) error {
+	r := n.r
+	f, err := r.tree.fs.Open(ctx, n.target, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !n.replace {
+		return smb2.StatusObjectNameCollision
+	}
+	info, err := f.Stat(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Dir || info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0 {
+		return smb2.StatusAccessDenied
+	}
+	if _, err := r.conn.srv.store.Update(ctx, f.ID(), state.Replaceable(n.link)); err != nil {
+		return err
+	}
+	m, err := r.maximalAccess(ctx, f, n.target, fscc.DELETE, false)
+	if err == nil && m&fscc.DELETE == 0 {
+		err = smb2.StatusAccessDenied
+	}
+	return err
+}
+
+// noOpensBelow refuses to move a folder while anything in it is open (MS-FSA 2.1.4.2).
+func (r *request) noOpensBelow(ctx context.Context, link string) error {
+	found := false
+	err := r.conn.srv.store.Walk(ctx, func(_ fs.FileID, rec state.Record) bool {
+		for i := range rec.Opens {
+			found = found || strings.HasPrefix(rec.Opens[i].Link, link+"/")
+		}
+		return !found
+	})
+	if found {
+		return smb2.StatusAccessDenied
+	}
+	return err
+}
