@@ -20,7 +20,7 @@ const (
 
 // CreateContext is one create context, its data not yet looked at (MS-SMB2 2.2.13.2).
 type CreateContext struct {
-	Name string // one of the names above, or any bytes
+	Name string // one of the names above, or any bytes, at most 255
 	Data []byte
 }
 
@@ -34,7 +34,12 @@ func FindCreateContext(list []CreateContext, name string) ([]byte, bool) {
 	return nil, false
 }
 
-const createContextFixed = 16
+const (
+	createContextFixed = 16
+	// maxContextName keeps the data's 16-bit offset small; no name in use has more
+	// than 16 bytes.
+	maxContextName = 255
+)
 
 func (c *CreateContext) size() int {
 	n := createContextFixed + len(c.Name)
@@ -95,6 +100,9 @@ func (r *reader) createContexts(off, n uint32) []CreateContext {
 		c := structure(b, r.what, createContextFixed)
 		next := c.u32()
 		nameOff, nameLen := uint32(c.u16()), uint32(c.u16())
+		if nameLen > maxContextName {
+			c.fail("create context: NameLength", ErrValue)
+		}
 		c.skip(2)
 		dataOff, dataLen := uint32(c.u16()), c.u32()
 		if c.err == nil && next != 0 {

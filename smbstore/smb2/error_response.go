@@ -146,6 +146,9 @@ func (s *SymlinkError) Decode(b []byte) error {
 	*s = SymlinkError{UnparsedPathLength: r.u16()}
 	subOff, subLen := uint32(r.u16()), uint32(r.u16())
 	printOff, printLen := uint32(r.u16()), uint32(r.u16())
+	if subLen+printLen > 0xFFFF-12 { // what ReparseDataLength can say
+		r.fail("PathBuffer", ErrValue)
+	}
 	s.Relative = r.u32()&1 != 0
 	s.SubstituteName = r.text("SubstituteName", symlinkFixed+subOff, subLen)
 	s.PrintName = r.text("PrintName", symlinkFixed+printOff, printLen)

@@ -64,7 +64,7 @@ func (l NetworkInterfaceInfos) Encode(b []byte) {
 // Decode reads the list. Addresses of other families are left out.
 func (l *NetworkInterfaceInfos) Decode(b []byte) error {
 	*l = nil
-	for {
+	for len(b) > 0 {
 		d := structure(b, "NETWORK_INTERFACE_INFO", interfaceInfoSize)
 		next := d.u32()
 		n := NetworkInterfaceInfo{IfIndex: d.u32(), Capability: InterfaceCapability(d.u32())}
@@ -96,4 +96,5 @@ func (l *NetworkInterfaceInfos) Decode(b []byte) error {
 		}
 		b = b[next:]
 	}
+	return nil
 }

@@ -19,7 +19,7 @@ type WriteRequest struct {
 	Channel        Channel
 	RemainingBytes uint32
 	Flags          WriteFlags
-	ChannelInfo    []byte // at most 65535 bytes
+	ChannelInfo    []byte // at most MaxWriteChannelInfo bytes
 	Data           []byte // Decode only: Length bytes
 }
 
@@ -27,6 +27,10 @@ type WriteRequest struct {
 const WriteRequestSize = HeaderSize + writeRequestFixed
 
 const writeRequestFixed = 48
+
+// MaxWriteChannelInfo bounds ChannelInfo, bytes: the payload behind it must begin
+// where a 16-bit offset reaches.
+const MaxWriteChannelInfo = 0xFFF8 - WriteRequestSize
 
 // Size of header, fixed part and ChannelInfo, without the payload.
 func (r *WriteRequest) Size() int { return WriteRequestSize + Align8(len(r.ChannelInfo)) }
@@ -60,6 +64,9 @@ func (r *WriteRequest) Decode(msg []byte) error {
 	}
 	infoOff := uint32(d.u16())
 	r.ChannelInfo = d.view("WriteChannelInfo", infoOff, uint32(d.u16()))
+	if len(r.ChannelInfo) > MaxWriteChannelInfo {
+		d.fail("WriteChannelInfo", ErrValue)
+	}
 	r.Flags = WriteFlags(d.u32())
 	r.Data = d.view("Data", off, r.Length)
 	return d.err
