@@ -10,7 +10,7 @@ import (
 // it, as one side uses them (MS-SMB2 3.2.5.3.1, 3.3.5.5.3).
 type SessionKeys struct {
 	Signing     []byte // 16 bytes; both directions
-	Application []byte // 16 or 32 bytes, nil before 3.0; for what runs above SMB
+	Application []byte // 16 bytes, nil before 3.0; for what runs above SMB
 	Encryption  []byte // what this side sends; nil before 3.0
 	Decryption  []byte // what this side receives; nil before 3.0
 }
@@ -76,7 +76,9 @@ type deriver struct {
 	size      int    // bytes of a cipher key
 }
 
-// keys derives all four keys from their label and context pairs.
+// keys derives all four keys from their label and context pairs. Signing and
+// application keys have 128 bits with every cipher, as peers have it, although
+// MS-SMB2 3.1.4.2 reads as if L followed the cipher for them too.
 func (k deriver) keys(server bool, sign, app, c2s, s2c [2]string) SessionKeys {
 	out := SessionKeys{
 		Signing:     DeriveKey(k.key, sign[0], sign[1], 16),
