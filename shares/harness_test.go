@@ -111,3 +111,7 @@ func (s *testServer) smbclient(t *testing.T, share, command string, args ...stri
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
+
+var timeZero time.Time
+
+func sleepBriefly() { time.Sleep(time.Millisecond) }
