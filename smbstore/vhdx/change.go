@@ -181,13 +181,13 @@ func (d *Disk) commit() error {
 	flushed, last := d.space.fileSize.Load(), d.space.used()
 	// Stable from here on: data and zeroes of the blocks in t, the file's size,
 	// and the pages that the last commit wrote in their places.
-	if !sabotaged("data-after-bat") {
+	if !sabotaged("data-after-bat") || len(t.pages) == 0 {
 		if err := d.own.Sync(); err != nil {
 			return fmt.Errorf("flush data: %w", err)
 		}
 	}
-	for from := 0; from < len(t.pages); from += d.log.capacity() {
-		to := min(from+d.log.capacity(), len(t.pages))
+	for from := 0; from < len(t.pages); from += d.log.limit {
+		to := min(from+d.log.limit, len(t.pages))
 		if from > 0 { // the sequence before this one goes out of use
 			if err := d.own.Sync(); err != nil {
 				return fmt.Errorf("flush block allocation table: %w", err)

@@ -54,7 +54,7 @@ func newDisk(im *image, f block.File, readOnly bool) *Disk {
 		im: im, f: im.f, own: f, ro: readOnly,
 		size: int64(im.params.VirtualSize), blockSize: int64(im.params.BlockSize),
 		bat: newBAT(im.f, int64(im.bat.Offset), &im.params),
-		log: logWriter{f: f, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength)},
+		log: newLogWriter(f, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)),
 		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot},
 	}
 	d.space.f, d.space.blockSize = f, d.blockSize

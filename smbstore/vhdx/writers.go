@@ -53,15 +53,14 @@ type logWriter struct {
 	guid        GUID // zero: not in use yet
 	seq         uint64
 	head        int64 // where the next entry goes, from off
+	perEntry    int   // pages in one entry, below 126
+	limit       int   // pages in one sequence
 }
 
-// pagesPerEntry keeps an entry small, which is what most of them are anyway.
-const pagesPerEntry = 60
-
-// capacity is how many pages a sequence may hold.
-func (w *logWriter) capacity() int {
-	sectors := w.length/logSector/2 - 1
-	return int(sectors / (pagesPerEntry + 1) * pagesPerEntry)
+func newLogWriter(f block.File, off, length int64) logWriter {
+	const perEntry = 60
+	sectors := length/logSector/2 - 1
+	return logWriter{f: f, off: off, length: length, perEntry: perEntry, limit: int(sectors / (perEntry + 1) * perEntry)}
 }
 
 // write writes one sequence and makes it stable. If the log was not in use, it
@@ -69,11 +68,11 @@ func (w *logWriter) capacity() int {
 // are FlushedFileOffset and LastFileOffset (MS-VHDX 2.3.1.1).
 func (w *logWriter) write(updates []update, flushed, last int64) error {
 	if w.guid == (GUID{}) {
-		w.guid, w.seq, w.head = newGUID(), 0, 0
+		w.guid, w.seq = newGUID(), 0
 	}
 	tail := w.head
 	for len(updates) > 0 {
-		n := min(len(updates), pagesPerEntry)
+		n := min(len(updates), w.perEntry)
 		w.seq++
 		e := logEntry{
 			Sequence: w.seq, Tail: uint32(tail), LogGUID: w.guid, Updates: updates[:n],
