@@ -160,7 +160,9 @@ func (f *localFile) CopyFrom(src block.File, srcOff, dstOff, n int64) (int64, er
 			return done, f.wrap("copy into", err)
 		}
 		if m == 0 {
-			return done, f.wrap("copy into", io.ErrUnexpectedEOF)
+			// The source ends here, or the file system gave up: the caller's own
+			// copy will tell.
+			return done, block.ErrNotSupported
 		}
 		done += int64(m)
 	}

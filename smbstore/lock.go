@@ -8,17 +8,17 @@ import (
 	"os"
 	"path"
 	"strings"
-	"syscall"
 	"time"
 )
 
 // Holder says who holds the lock on an ownership record.
 type Holder struct {
-	Host  string    `json:"host"`
-	PID   int       `json:"pid"`
-	Job   string    `json:"job"`  // "" outside a migration
-	Time  time.Time `json:"time"` // when it was taken; for people
-	Nonce string    `json:"nonce"`
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Process string    `json:"process"` // as Process gives it
+	Job     string    `json:"job"`     // "" outside a migration
+	Time    time.Time `json:"time"`    // when it was taken; for people
+	Nonce   string    `json:"nonce"`
 }
 
 // LockedError: the record's lock is held, perhaps by somebody who is gone.
@@ -67,7 +67,7 @@ func newRecordLock(s Store, record, job string) (*recordLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	me := Holder{Host: host, PID: os.Getpid(), Job: job, Time: time.Now().UTC().Round(0), Nonce: nonce()}
+	me := Holder{Host: host, PID: os.Getpid(), Process: Process(os.Getpid()), Job: job, Time: time.Now().UTC().Round(0), Nonce: nonce()}
 	return &recordLock{store: s, name: record + ".lock", me: me}, nil
 }
 
@@ -167,17 +167,11 @@ func (l *recordLock) mayBreak(h Holder) bool {
 
 // predecessor is a process of the same job and host that runs no more.
 func (l *recordLock) predecessor(h Holder) bool {
-	return h.Job == l.me.Job && h.Host == l.me.Host && h.PID != l.me.PID && !running(h.PID)
+	return h.Job == l.me.Job && h.Host == l.me.Host && !running(h)
 }
 
-// running tells whether a process of this host exists.
-func running(pid int) bool {
-	if pid <= 0 {
-		return false
-	}
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
-}
+// running tells whether the holder, a process of this host, still runs.
+func running(h Holder) bool { return h.Process != "" && Process(h.PID) == h.Process }
 
 func (l *recordLock) holder() (Holder, error) {
 	b, err := ReadFile(l.store, l.name, maxHolder)
@@ -231,7 +225,7 @@ func (l *recordLock) release() error {
 		return errors.Join(err, lerr)
 	}
 	for _, i := range intents {
-		if i.Nonce == l.me.Nonce || i.Host == l.me.Host && !running(i.PID) {
+		if i.Nonce == l.me.Nonce || i.Host == l.me.Host && !running(i) {
 			err = errors.Join(err, ignoreMissing(l.store.Remove(l.name+"-"+i.Nonce)))
 		}
 	}

@@ -1,0 +1,208 @@
+package smbstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/time/rate"
+
+	"lunless/smbstore/block"
+	"lunless/smbstore/vhdx"
+)
+
+// DiskOptions say how to open a disk.
+type DiskOptions struct {
+	ReadOnly  bool
+	DenyWrite bool   // as the flag of that name
+	Format    Format // "" detects it; else another one is ErrFormat
+}
+
+// OpenDisk opens the disk image of that name as a device that owns the file.
+// The format is told by content, unless one is given: Raw takes any file as it is.
+func OpenDisk(ctx context.Context, s Store, name string, o DiskOptions) (_ block.Device, _ Format, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	flags := ReadWrite
+	if o.ReadOnly {
+		flags = Read
+	}
+	if o.DenyWrite {
+		flags |= DenyWrite
+	}
+	f, err := s.OpenFile(name, flags)
+	if err != nil {
+		return nil, "", err
+	}
+	format := o.Format
+	if format != Raw {
+		if format, err = DetectFormat(f); err == nil && o.Format != "" && format != o.Format {
+			err = fmt.Errorf("%w: %s, want %s", ErrFormat, format, o.Format)
+		}
+	}
+	var dev block.Device
+	if err == nil {
+		dev, err = openImage(f, format, o.ReadOnly)
+	}
+	if err != nil {
+		return nil, "", errors.Join(opError("open disk", s.Location().Join(name), err), f.Close())
+	}
+	return dev, format, nil
+}
+
+// CreateDiskOptions describe a new disk.
+type CreateDiskOptions struct {
+	Format    Format // Raw or VHDX
+	Size      int64  // bytes; a VHDX gets it rounded up to what it can have
+	Fixed     bool   // VHDX: all blocks get room at once
+	BlockSize int64  // VHDX: 0 takes 32 MiB
+	Geometry  block.Geometry
+}
+
+// CreateDisk makes a disk image that must not exist yet, reading as zeroes, and
+// opens it.
+func CreateDisk(ctx context.Context, s Store, name string, o CreateDiskOptions) (block.Device, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := s.OpenFile(name, ReadWrite|Create|Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := createImage(f, o)
+	if err != nil {
+		return nil, errors.Join(opError("create disk", s.Location().Join(name), err), f.Close(), s.Remove(name))
+	}
+	return dev, nil
+}
+
+func createImage(f File, o CreateDiskOptions) (block.Device, error) {
+	switch o.Format {
+	case Raw:
+		if err := f.Truncate(o.Size); err != nil {
+			return nil, err
+		}
+		return block.NewRaw(f, block.RawOptions{Geometry: o.Geometry})
+	case VHDX:
+		return vhdx.Create(f, vhdx.CreateOptions{
+			Size: VHDXSize(o.Size), Fixed: o.Fixed, BlockSize: o.BlockSize,
+			LogicalSectorSize: o.Geometry.LogicalSectorSize, PhysicalSectorSize: o.Geometry.PhysicalSectorSize,
+		})
+	}
+	return nil, fmt.Errorf("%w: %q cannot be created here", ErrFormat, o.Format)
+}
+
+// VHDXSize rounds a size up to one that every VHDX can have: 4096-byte sectors,
+// 1 MiB at least.
+func VHDXSize(n int64) int64 {
+	const sector, least = 4096, 1 << 20
+	if r := n % sector; r != 0 {
+		n += sector - r
+	}
+	return max(n, least)
+}
+
+// ConvertOptions steer Convert. The zero value is usable.
+type ConvertOptions struct {
+	Parallel int   // requests in flight; 0 means 8
+	Rate     int64 // bytes a second; 0 is no limit
+	// DestinationZero: the destination is new and reads as zeroes.
+	DestinationZero bool
+}
+
+// ConvertProgress is where a Convert stands, in bytes of the source.
+type ConvertProgress struct {
+	Total, Done, Copied int64 // Done is Copied and what was zero
+}
+
+// Convert copies all of src into dst, which is at least as large, and flushes
+// dst. What is unallocated or zero at the source is not copied. progress may be
+// nil; it is not called concurrently.
+func Convert(ctx context.Context, src, dst block.Device, o ConvertOptions, progress func(ConvertProgress)) error {
+	total := src.Size()
+	if dst.Size() < total {
+		return fmt.Errorf("a disk of %d bytes does not fit into one of %d: %w", total, dst.Size(), block.ErrOutOfRange)
+	}
+	m, err := block.NewMirror(src, front{dst, total}, block.MirrorOptions{DestinationZero: o.DestinationZero})
+	if err != nil {
+		return err
+	}
+	pass := block.CopyOptions{Parallel: o.Parallel}
+	if o.Rate > 0 {
+		pass.Limit = rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate/4, 1<<20)))
+	}
+	if progress != nil {
+		pass.Progress = func(p block.CopyProgress) {
+			progress(ConvertProgress{Total: total, Done: max(total-p.Remaining, 0), Copied: p.Copied})
+		}
+	}
+	if err := m.CopyPass(ctx, pass); err != nil {
+		return err
+	}
+	return dst.Flush(ctx)
+}
+
+// front is the first bytes of a device.
+type front struct {
+	block.Device
+	size int64
+}
+
+func (f front) Size() int64 { return f.size }
+
+// ImportOptions describe an import.
+type ImportOptions struct {
+	Image        Location // the disk image: raw, VHD or VHDX, told by content
+	ImageOptions Options  // open the image's location
+	Config       Config   // CPUs, memory, firmware, notes; the disk is added to it
+	Format       Format   // of the VM's disk: VHDX (default, dynamic) or Raw
+	Convert      ConvertOptions
+	Progress     func(ConvertProgress)
+}
+
+// ImportHome makes a home below a storage location whose first disk is a copy
+// of an image. The home appears whole or not at all.
+func ImportHome(ctx context.Context, storage Store, name string, o ImportOptions) (_ *Home, err error) {
+	images, err := Open(ctx, o.Image.Dir(), o.ImageOptions)
+	if err != nil {
+		return nil, err
+	}
+	defer images.Close()
+	src, _, err := OpenDisk(ctx, images, o.Image.Base(), DiskOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	if o.Format == "" {
+		o.Format = VHDX
+	}
+	return createHome(ctx, storage, name, o.Config, func(s Store, c *Config) error {
+		d := Disk{Path: DisksDir + "/disk0." + string(o.Format), Format: o.Format, Controller: "scsi", Slot: 0}
+		dst, err := CreateDisk(ctx, s, d.Path, CreateDiskOptions{Format: o.Format, Size: src.Size(), Geometry: src.Geometry()})
+		if err != nil {
+			return err
+		}
+		o.Convert.DestinationZero = true
+		err = Convert(ctx, src, dst, o.Convert, o.Progress)
+		if err := errors.Join(err, dst.Close()); err != nil {
+			return opError("import", o.Image, err)
+		}
+		c.Disks = append(c.Disks, d)
+		return nil
+	})
+}
+
+// CreateHomeWithDisk makes a home below a storage location whose first disk is
+// an empty dynamic VHDX of size bytes. The home appears whole or not at all.
+func CreateHomeWithDisk(ctx context.Context, storage Store, name string, c Config, size int64) (*Home, error) {
+	return createHome(ctx, storage, name, c, func(s Store, c *Config) error {
+		d := Disk{Path: DisksDir + "/disk0.vhdx", Format: VHDX, Controller: "scsi", Slot: 0}
+		dev, err := CreateDisk(ctx, s, d.Path, CreateDiskOptions{Format: VHDX, Size: size})
+		if err != nil {
+			return err
+		}
+		c.Disks = append(c.Disks, d)
+		return dev.Close()
+	})
+}
