@@ -1,0 +1,140 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"lunless/smbstore"
+)
+
+// clean removes the source, whose record says where the VM went until the last
+// moment, and then the journal. It is repeated as a whole after a crash.
+func (m *migration) clean(ctx context.Context) error {
+	dst, err := smbstore.HomeIn(m.ends.dst)
+	if err != nil {
+		return err
+	}
+	r, err := dst.Record()
+	if err != nil {
+		return err
+	}
+	if r.State != smbstore.Owned {
+		return fmt.Errorf("%w: the destination says %s", smbstore.ErrNotOwner, r)
+	}
+	if err := m.removeSource(ctx); err != nil {
+		return fmt.Errorf("remove the source: %w", err)
+	}
+	failpoint("source-removed")
+	if err := m.ends.dst.Remove(JournalName); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
+		return err
+	}
+	return m.ends.dst.SyncDir("")
+}
+
+// removeSource removes everything of the source's home, its ownership record
+// last.
+func (m *migration) removeSource(ctx context.Context) error {
+	src := m.ends.src
+	infos, err := src.ReadDir("")
+	if errors.Is(err, smbstore.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if i.Name == smbstore.MachinesDir {
+			continue
+		}
+		if err := removeEither(src, i.Name, i.Dir); err != nil {
+			return err
+		}
+		failpoint("removed-entry")
+	}
+	machines, err := src.ReadDir(smbstore.MachinesDir)
+	if err != nil && !errors.Is(err, smbstore.ErrNotExist) {
+		return err
+	}
+	for _, records := range []bool{false, true} {
+		for _, i := range machines {
+			name := path.Join(smbstore.MachinesDir, i.Name)
+			if smbstore.IsRecord(name) != records {
+				continue
+			}
+			if err := removeEither(src, name, i.Dir); err != nil {
+				return err
+			}
+		}
+	}
+	failpoint("removed-record")
+	if err := src.RemoveAll(smbstore.MachinesDir); err != nil {
+		return err
+	}
+	if m.ends.above == nil {
+		return nil // the home was a share's root
+	}
+	if err := m.ends.above.RemoveAll(m.ends.srcName); err != nil {
+		return err
+	}
+	return m.ends.above.SyncDir("")
+}
+
+func removeEither(s smbstore.Store, name string, dir bool) error {
+	if dir {
+		return s.RemoveAll(name)
+	}
+	if err := s.Remove(name); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// undo gives the VM back to the source and removes what the destination has of
+// it, the journal last. It returns ErrCancelled when that is done, ErrTooLate if
+// the VM has moved.
+func (m *migration) undo(ctx context.Context) error {
+	if m.home == nil {
+		return ErrTooLate
+	}
+	r, err := m.home.Record()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInDoubt, err)
+	}
+	if r.State == smbstore.Moved && r.Job == m.journal.Job {
+		return ErrTooLate
+	}
+	// The phase is journalled first: a crash from here on finds a job to cancel,
+	// not one to go on with.
+	m.journal.Phase = Cancelling
+	if err := m.journal.write(m.ends.dst); err != nil {
+		return err
+	}
+	failpoint("cancelling")
+	if err := m.takeBack(ctx); err != nil {
+		return err
+	}
+	m.journal.Phase = Cancelling
+	failpoint("taken-back")
+	infos, err := m.ends.dst.ReadDir("")
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if i.Name == JournalName {
+			continue
+		}
+		if err := removeEither(m.ends.dst, i.Name, i.Dir); err != nil {
+			return fmt.Errorf("the VM is where it was; the rest of its copy could not be removed: %w", err)
+		}
+		failpoint("cancel-removed-entry")
+	}
+	if err := m.ends.into.RemoveAll(m.ends.dstName); err != nil {
+		return fmt.Errorf("the VM is where it was; the rest of its copy could not be removed: %w", err)
+	}
+	return errors.Join(ErrCancelled, m.ends.into.SyncDir(""))
+}

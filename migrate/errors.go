@@ -1,0 +1,36 @@
+package migrate
+
+import "errors"
+
+// Errors of starting a migration.
+var (
+	// ErrSamePlace: source and destination are one, or one lies in the other.
+	ErrSamePlace = errors.New("source and destination are not apart")
+	// ErrUnfinished: a home is part of a migration that was interrupted.
+	ErrUnfinished = errors.New("the home is part of an unfinished migration: resume or cancel that")
+	// ErrJobRunning: the job's process is still at work.
+	ErrJobRunning = errors.New("the job is running")
+	// ErrNoJob: there is no journal of a migration.
+	ErrNoJob = errors.New("no migration here")
+	// ErrOtherHost: the job belongs to another host.
+	ErrOtherHost = errors.New("the job was started on another host: resume it there, or decide with `lunless migrate resolve`")
+)
+
+// Errors of a migration under way.
+var (
+	// ErrSourceChanged: somebody wrote to the source while it was copied.
+	ErrSourceChanged = errors.New("the source changed while it was copied: stop what uses the VM and resume")
+	// ErrVerify: what the destination holds is not what the source holds.
+	ErrVerify = errors.New("destination differs from the source")
+	// ErrCancelled: the job was cancelled; the VM is where it was.
+	ErrCancelled = errors.New("the migration was cancelled")
+	// ErrTooLate: the VM is on the destination already, so that the job can only be finished.
+	ErrTooLate = errors.New("the VM has moved already: resume to finish")
+	// ErrInDoubt: an ownership record cannot be reached, so that nobody may run
+	// the VM until it is: resume, or resolve.
+	ErrInDoubt = errors.New("in doubt: the ownership record cannot be reached: resume when it can, or decide with `lunless migrate resolve`")
+	// ErrDestination: the destination failed during a live migration.
+	ErrDestination = errors.New("the destination failed")
+	// ErrBadJournal: a journal cannot be used.
+	ErrBadJournal = errors.New("bad migration journal")
+)

@@ -1,0 +1,169 @@
+package migrate
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"lunless/smbstore"
+)
+
+// JournalName is the journal's name in the destination's home.
+const JournalName = ".lunless-migration.json"
+
+// maxJournal bounds a journal, in bytes.
+const maxJournal = 64 << 20
+
+// Journal tells how far a job came. It is replaced in one step, and says of a
+// file only what is on stable storage there.
+type Journal struct {
+	Version     int               `json:"version"` // 1
+	Job         string            `json:"job"`
+	Kind        Kind              `json:"kind"`
+	Phase       Phase             `json:"phase"`
+	Source      smbstore.Location `json:"source"`
+	Destination smbstore.Location `json:"destination"`
+	VM          string            `json:"vm"`    // GUID
+	Epoch       uint64            `json:"epoch"` // the source's when the job started
+	Host        string            `json:"host"`
+	PID         int               `json:"pid"`
+	Process     string            `json:"process"` // as smbstore.Process gives it
+	Started     time.Time         `json:"started"`
+	Updated     time.Time         `json:"updated"`
+	Folders     []string          `json:"folders"`
+	Files       []*FileState      `json:"files"`
+	Error       string            `json:"error,omitempty"` // why the last run ended
+}
+
+// FileState is one file of the plan.
+type FileState struct {
+	Name     string    `json:"name"` // in the home
+	Size     int64     `json:"size"` // bytes
+	ModTime  time.Time `json:"modTime"`
+	Copied   int64     `json:"copied"` // bytes from the start that are at the destination
+	Verified bool      `json:"verified,omitempty"`
+}
+
+// total is the plan's size in bytes.
+func (j *Journal) total() int64 {
+	var n int64
+	for _, f := range j.Files {
+		n += f.Size
+	}
+	return n
+}
+
+func (j *Journal) file(name string) *FileState {
+	for _, f := range j.Files {
+		if f.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// running tells whether the process that wrote the journal last still runs.
+func (j *Journal) running() bool {
+	return j.PID != os.Getpid() && j.Process != "" && smbstore.Process(j.PID) == j.Process
+}
+
+// status is the job as its journal has it.
+func (j *Journal) status() Status {
+	s := Status{ID: j.Job, Kind: j.Kind, Phase: j.Phase, Source: j.Source, Destination: j.Destination,
+		Started: j.Started, Total: j.total(), Error: j.Error}
+	for _, f := range j.Files {
+		switch {
+		case j.Phase != Verifying:
+			s.Done += f.Copied
+		case f.Verified:
+			s.Done += f.Size
+		}
+	}
+	return s
+}
+
+// adopt makes the journal this process's.
+func (j *Journal) adopt() {
+	j.PID, j.Error = os.Getpid(), ""
+	j.Process = smbstore.Process(j.PID)
+}
+
+// write replaces the journal in the destination's home.
+func (j *Journal) write(dst smbstore.Store) error {
+	j.Updated = time.Now().UTC().Round(0)
+	b, err := json.MarshalIndent(j, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := smbstore.WriteFile(dst, JournalName, append(b, '\n')); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
+// readJournal reads a home's journal: ErrNoJob if it has none.
+func readJournal(dst smbstore.Store) (*Journal, error) {
+	b, err := smbstore.ReadFile(dst, JournalName, maxJournal)
+	if errors.Is(err, smbstore.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", dst.Location(), ErrNoJob)
+	}
+	if err != nil {
+		return nil, err
+	}
+	j, err := parseJournal(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dst.Location().Join(JournalName), err)
+	}
+	return j, nil
+}
+
+// parseJournal reads and checks a journal. Errors wrap ErrBadJournal.
+func parseJournal(b []byte) (*Journal, error) {
+	var j Journal
+	if err := json.Unmarshal(b, &j); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrBadJournal, err)
+	}
+	bad := func(format string, args ...any) (*Journal, error) {
+		return nil, fmt.Errorf("%w: %s", ErrBadJournal, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case j.Version != 1:
+		return bad("version %d", j.Version)
+	case j.Job == "" || j.VM == "" || j.Epoch == 0 || j.Host == "":
+		return bad("no job, VM, epoch or host")
+	case j.Kind != KindStorage && j.Kind != KindLiveStorage:
+		return bad("kind %q", j.Kind)
+	case j.Source == smbstore.Location{} || j.Destination == smbstore.Location{}:
+		return bad("no source or destination")
+	case !slices.Contains([]Phase{Planning, Copying, Verifying, Switching, Cleaning, Cancelling}, j.Phase):
+		return bad("phase %q", j.Phase)
+	}
+	for _, f := range j.Files {
+		if f == nil {
+			return bad("an empty file entry")
+		}
+		if f.Size < 0 || f.Copied < 0 || f.Copied > f.Size || !inHome(f.Name) {
+			return bad("file %q", f.Name)
+		}
+	}
+	for _, d := range j.Folders {
+		if !inHome(d) {
+			return bad("folder %q", d)
+		}
+	}
+	return &j, nil
+}
+
+// inHome accepts names that stay in a home.
+func inHome(name string) bool {
+	for c := range strings.SplitSeq(name, "/") {
+		if c == "" || c == "." || c == ".." || strings.ContainsAny(c, "\\\x00") {
+			return false
+		}
+	}
+	return true
+}

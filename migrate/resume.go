@@ -1,0 +1,204 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lunless/smbstore"
+)
+
+// Resume goes on with the interrupted migration whose destination home is at
+// the location: what is copied and durable is not copied again, and a switch
+// that was under way is finished. It returns the running job. The Source and To
+// of the options are ignored. Errors: ErrNoJob, ErrJobRunning, ErrOtherHost.
+//
+// A live migration that was interrupted before its switch took its VM down with
+// it; it goes on as an offline one, from the start.
+func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job, error) {
+	m, err := reopen(ctx, destination, &o)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.reconcile(ctx); err != nil {
+		return nil, errors.Join(err, m.ends.close())
+	}
+	return start(ctx, m.journal.status(), &o, func(ctx context.Context, j *Job) error {
+		defer m.ends.close()
+		err := m.run(ctx, j, nil)
+		if errors.Is(err, ErrCancelled) {
+			return err
+		}
+		return m.settle(ctx, j, err)
+	}), nil
+}
+
+// Cancel undoes the interrupted migration whose destination home is at the
+// location: the VM is the source's again, and the partial copy is removed.
+// Errors: ErrNoJob, ErrJobRunning (use the job's Cancel), ErrTooLate.
+func Cancel(ctx context.Context, destination smbstore.Location, o Options) error {
+	m, err := reopen(ctx, destination, &o)
+	if err != nil {
+		return err
+	}
+	defer m.ends.close()
+	if m.journal.Phase == Cleaning {
+		return ErrTooLate
+	}
+	if err := m.undo(ctx); !errors.Is(err, ErrCancelled) {
+		return err
+	}
+	return nil
+}
+
+// reopen opens both ends of the journal in a destination's home.
+func reopen(ctx context.Context, destination smbstore.Location, o *Options) (_ *migration, err error) {
+	jl, err := loadJournal(ctx, destination, o.ToOptions)
+	if err != nil {
+		return nil, err
+	}
+	host, err := smbstore.HostName()
+	if err != nil {
+		return nil, err
+	}
+	if jl.Host != host {
+		return nil, fmt.Errorf("job %s, host %s: %w", jl.Job, jl.Host, ErrOtherHost)
+	}
+	if jl.running() {
+		return nil, fmt.Errorf("job %s, process %d: %w", jl.Job, jl.PID, ErrJobRunning)
+	}
+	jl.adopt()
+	// The journal's own location may name a user the caller did not give.
+	if destination.User == "" {
+		destination.User = jl.Destination.User
+	}
+	e, err := openEnds(ctx, jl.Source, destination, o.SourceOptions, o.ToOptions)
+	if err != nil {
+		return nil, err
+	}
+	m := &migration{ends: e, o: o, journal: jl}
+	if m.home, err = smbstore.HomeIn(e.src); errors.Is(err, smbstore.ErrNotHome) && jl.Phase == Cleaning {
+		err = nil // it is gone already
+	}
+	if err == nil {
+		err = jl.write(e.dst)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return m, nil
+}
+
+func loadJournal(ctx context.Context, destination smbstore.Location, o smbstore.Options) (*Journal, error) {
+	s, err := smbstore.Open(ctx, destination, o)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	jl, err := readJournal(s)
+	if err == nil && !jl.Destination.Equal(destination) {
+		err = fmt.Errorf("%s: %w: it is of %s", destination, ErrBadJournal, jl.Destination)
+	}
+	return jl, err
+}
+
+// reconcile brings the journal's phase in line with the source's record, which
+// alone tells where the VM is.
+func (m *migration) reconcile(ctx context.Context) error {
+	jl := m.journal
+	if m.home == nil {
+		return nil // cleaning, and the source is gone
+	}
+	r, err := m.home.Record()
+	if errors.Is(err, smbstore.ErrNotExist) && jl.Phase == Cleaning {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case r.State == smbstore.Moved && r.Job == jl.Job:
+		if jl.Phase != Cleaning {
+			jl.Phase = Switching
+		}
+	case r.State == smbstore.Offered && r.Job == jl.Job:
+		if jl.Phase != Cancelling {
+			jl.Phase = Switching
+		}
+	case r.State == smbstore.Owned && r.Host == jl.Host:
+		if jl.Phase == Cancelling {
+			return nil
+		}
+		if jl.Kind == KindLiveStorage {
+			jl.Epoch = r.Epoch
+			return m.startOver(ctx)
+		}
+		if r.Epoch != jl.Epoch || jl.Phase == Switching {
+			// The VM may have run since: what was compared may differ.
+			for _, f := range jl.Files {
+				f.Verified = false
+			}
+		}
+		jl.Epoch, jl.Phase = r.Epoch, Copying
+	default:
+		return fmt.Errorf("%s: %w: %s", jl.Source, smbstore.ErrNotOwner, r)
+	}
+	return nil
+}
+
+// startOver empties the destination but for the journal.
+func (m *migration) startOver(context.Context) error {
+	infos, err := m.ends.dst.ReadDir("")
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if i.Name == JournalName {
+			continue
+		}
+		if err := removeEither(m.ends.dst, i.Name, i.Dir); err != nil {
+			return err
+		}
+	}
+	m.journal.Kind, m.journal.Phase, m.journal.Folders, m.journal.Files = KindStorage, Planning, nil, nil
+	return m.journal.write(m.ends.dst)
+}
+
+// List gives the unfinished migrations whose destinations lie directly below a
+// storage location.
+func List(ctx context.Context, storage smbstore.Location, o smbstore.Options) ([]Status, error) {
+	s, err := smbstore.Open(ctx, storage, o)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	infos, err := s.ReadDir("")
+	if err != nil {
+		return nil, err
+	}
+	var jobs []Status
+	for _, i := range infos {
+		if !i.Dir {
+			continue
+		}
+		jl, err := readJournal(smbstore.Sub(s, i.Name))
+		if errors.Is(err, ErrNoJob) || errors.Is(err, smbstore.ErrBadName) {
+			continue
+		}
+		if err != nil {
+			jobs = append(jobs, Status{Phase: Failed, Destination: storage.Join(i.Name), Error: err.Error()})
+			continue
+		}
+		jobs = append(jobs, jl.status())
+	}
+	return jobs, ctx.Err()
+}
+
+// Show gives the unfinished migration whose destination home is at the location.
+func Show(ctx context.Context, destination smbstore.Location, o smbstore.Options) (Status, error) {
+	jl, err := loadJournal(ctx, destination, o)
+	if err != nil {
+		return Status{}, err
+	}
+	return jl.status(), nil
+}

@@ -1,0 +1,213 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"lunless/smbstore"
+)
+
+// Storage moves the home of a VM that does not run to another storage location
+// and returns the running job. Everything the home owns is copied, compared and
+// handed over; then the source is removed. What interrupts the job (a failure,
+// the end of ctx, the death of the process) leaves the VM in one place, and a
+// journal in the destination that Resume goes on from and Cancel undoes by.
+func Storage(ctx context.Context, o Options) (*Job, error) {
+	m, err := prepare(ctx, &o, KindStorage)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, m.journal.status(), &o, func(ctx context.Context, j *Job) error {
+		defer m.ends.close()
+		return m.settle(ctx, j, m.run(ctx, j, nil))
+	}), nil
+}
+
+// migration is a storage migration with both ends open.
+type migration struct {
+	ends    *ends
+	o       *Options
+	journal *Journal
+	home    *smbstore.Home // the source
+}
+
+// prepare checks what can be checked and claims the destination's folder.
+func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err error) {
+	dst := o.To.Join(o.Source.Base())
+	if err := apart(o.Source, dst); err != nil {
+		return nil, err
+	}
+	e, err := openEnds(ctx, o.Source, dst, o.SourceOptions, o.ToOptions)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	m := &migration{ends: e, o: o}
+	if m.home, err = smbstore.HomeIn(e.src); err != nil {
+		return nil, err
+	}
+	if _, err := readJournal(e.src); err == nil {
+		return nil, fmt.Errorf("%s: %w", o.Source, ErrUnfinished)
+	} else if !errors.Is(err, ErrNoJob) {
+		return nil, err
+	}
+	host, err := smbstore.HostName()
+	if err != nil {
+		return nil, err
+	}
+	r, err := m.home.Record()
+	if err != nil {
+		return nil, err
+	}
+	if r.State != smbstore.Owned || r.Host != host {
+		return nil, fmt.Errorf("%s: %w: %s", o.Source, smbstore.ErrNotOwner, r)
+	}
+	now := time.Now().UTC().Round(0)
+	m.journal = &Journal{Version: 1, Job: uuid.NewString(), Kind: kind, Phase: Planning, Source: o.Source, Destination: dst,
+		VM: m.home.ID(), Epoch: r.Epoch, Host: host, PID: os.Getpid(), Process: smbstore.Process(os.Getpid()), Started: now}
+	if err := e.into.MkdirAll(""); err != nil {
+		return nil, err
+	}
+	if err := e.into.Mkdir(e.dstName); err != nil {
+		if _, jerr := readJournal(e.dst); errors.Is(err, smbstore.ErrExist) && jerr == nil {
+			return nil, fmt.Errorf("%s: %w", dst, ErrUnfinished)
+		}
+		return nil, err
+	}
+	if err := m.journal.write(e.dst); err != nil {
+		return nil, errors.Join(err, e.into.RemoveAll(e.dstName))
+	}
+	return m, e.into.SyncDir("")
+}
+
+// run does what the journal says is left. live, if not nil, has the disks.
+func (m *migration) run(ctx context.Context, j *Job, live *liveDisks) error {
+	c := newCopier(m.ends.src, m.ends.dst, m.journal, j, m.o)
+	switch m.journal.Phase {
+	case Planning, Copying, Verifying:
+		if err := m.copyAll(ctx, c, live); err != nil {
+			return err
+		}
+		fallthrough
+	case Switching:
+		if err := m.enter(j, Switching, 0); err != nil {
+			return err
+		}
+		failpoint("before-switch")
+		if err := m.handOver(ctx, j, live); err != nil {
+			return err
+		}
+		fallthrough
+	case Cleaning:
+		// The VM is on the destination: from here on the job can only be finished.
+		if err := m.enter(j, Cleaning, 0); err != nil {
+			return err
+		}
+		if err := live.serves(ctx); err != nil {
+			return err
+		}
+		failpoint("before-clean")
+		return m.clean(ctx)
+	case Cancelling:
+		return m.undo(ctx)
+	}
+	return fmt.Errorf("%w: phase %q", ErrBadJournal, m.journal.Phase)
+}
+
+// copyAll plans, copies and verifies.
+func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) error {
+	j := c.job
+	folders, files, err := plan(ctx, m.ends.src)
+	if err != nil {
+		return err
+	}
+	keepDone(m.journal.Files, files)
+	stale := m.journal.Files
+	m.journal.Folders, m.journal.Files = folders, files
+	if err := m.dropStale(stale); err != nil {
+		return err
+	}
+	failpoint("planned")
+	if err := m.enter(j, Copying, m.journal.total()); err != nil {
+		return err
+	}
+	if live != nil {
+		if err := live.copy(ctx, c); err != nil {
+			return err
+		}
+	} else if err := c.run(ctx, nil); err != nil {
+		return err
+	}
+	failpoint("copied")
+	if sabotage(sabotageRemoveEarly) {
+		if err := m.removeSource(ctx); err != nil {
+			return err
+		}
+	}
+	if err := m.enter(j, Verifying, m.journal.total()); err != nil {
+		return err
+	}
+	if live != nil {
+		return live.verify(ctx, c)
+	}
+	return c.verify(ctx)
+}
+
+// dropStale removes from the destination what an earlier plan brought and the
+// source holds no more.
+func (m *migration) dropStale(old []*FileState) error {
+	for _, f := range old {
+		if m.journal.file(f.Name) == nil {
+			if err := m.ends.dst.Remove(f.Name); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// enter journals a phase before anything of it is done.
+func (m *migration) enter(j *Job, p Phase, total int64) error {
+	m.journal.Phase = p
+	if err := m.journal.write(m.ends.dst); err != nil {
+		return err
+	}
+	j.phase(p, total)
+	failpoint("entered-" + string(p))
+	return nil
+}
+
+// settle decides what becomes of a run that failed: a cancelled one is undone,
+// any other waits for Resume with its reason in the journal.
+func (m *migration) settle(ctx context.Context, j *Job, err error) error {
+	if err == nil {
+		return nil
+	}
+	clean := context.WithoutCancel(ctx)
+	if errors.Is(context.Cause(ctx), ErrCancelled) {
+		j.phase(Cancelling, 0)
+		if uerr := m.undo(clean); !errors.Is(uerr, ErrCancelled) {
+			return errors.Join(uerr, err)
+		}
+		return ErrCancelled
+	}
+	return m.fail(err)
+}
+
+// fail leaves the job to Resume and Cancel, with the reason in the journal.
+func (m *migration) fail(err error) error {
+	m.journal.Error, m.journal.PID, m.journal.Process = err.Error(), 0, ""
+	if werr := m.journal.write(m.ends.dst); werr != nil {
+		return errors.Join(err, werr)
+	}
+	return fmt.Errorf("%w\nfinish with `lunless migrate resume %s`, or undo with `lunless migrate cancel` and the same", err, m.journal.Destination)
+}
