@@ -66,7 +66,8 @@ type Info struct {
 	EASize         uint32
 }
 
-// TimeChange says what SetTimes does with each time.
+// TimeChange says what SetTimes does with each time. A store whose file system
+// keeps the time of change to itself (POSIX) ignores Changed.
 type TimeChange struct {
 	Created, Accessed, Written, Changed *time.Time // nil: leave
 }
@@ -109,7 +110,7 @@ type CreateOptions struct {
 	Access             Access
 	Attributes         Attributes
 	SecurityDescriptor []byte // self-relative (MS-DTYP 2.4.6), stored as it is; nil stores none
-	AllocationSize     int64  // a wish; 0 none
+	AllocationSize     int64  // room to reserve, 0 none: ErrNoSpace if there is not that much, ignored where the store cannot
 }
 
 // FS is the tree behind one share. Names are relative to the share's root,
@@ -118,7 +119,8 @@ type CreateOptions struct {
 // out of the share (ErrEscapes). All methods may be called concurrently.
 type FS interface {
 	// Open opens what exists: ErrNotExist, ErrPathNotExist, ErrNotDir (a file in
-	// the middle of the path), ErrBadName. It changes nothing.
+	// the middle of the path), ErrBadName, ErrPermission (also for what is neither
+	// file nor folder). It changes nothing.
 	Open(ctx context.Context, name string, access Access) (File, error)
 	// Create makes and opens an object that does not exist under any case of its
 	// name: ErrExist, ErrPathNotExist, ErrNotDir, ErrNoSpace. Two calls that race
@@ -126,7 +128,8 @@ type FS interface {
 	Create(ctx context.Context, name string, opts CreateOptions) (File, error)
 	// Rename gives an open object a new name. With replace an existing file there
 	// is replaced in one step; a folder never is (ErrExist). ErrNotExist if the
-	// object has been removed. Changing only the case of a name is a rename.
+	// object has been removed, ErrBadName for a folder into itself. Changing only
+	// the case of a name is a rename.
 	Rename(ctx context.Context, f File, newName string, replace bool) error
 	// Link gives an open file one more name.
 	Link(ctx context.Context, f File, newName string, replace bool) error

@@ -409,3 +409,57 @@ func TestCopyBetweenFileSystems(t *testing.T) {
 }
 
 type foreign struct{ fs.File }
+
+// Every descriptor is given back, whatever failed: those of look-ups, of
+// listings, of folders remembered for SyncParent.
+func TestDescriptorsGivenBack(t *testing.T) {
+	root, _ := hostile(t)
+	open := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(list)
+	}
+	before := open()
+	p, err := fs.NewPOSIX(root, fs.Options{})
+	must(t, err)
+	for range 20 {
+		for _, name := range []string{"", "dir/file", "DIR/FILE", "none", "Dir/none", "none/x", "dir/file/x", "loop", "up/x", "a*"} {
+			for _, access := range []fs.Access{0, fs.ReadData, readWrite} {
+				if f, err := p.Open(ctx, name, access); err == nil {
+					f.Close()
+				}
+			}
+			if f, err := p.Create(ctx, name, fs.CreateOptions{SecurityDescriptor: make([]byte, 1<<20)}); err == nil {
+				t.Errorf("%q made with a security descriptor of 1 MiB", name)
+				f.Close()
+			}
+			if f, err := p.Create(ctx, name, fs.CreateOptions{Dir: true, SecurityDescriptor: make([]byte, 1<<20)}); err == nil {
+				f.Close()
+			}
+		}
+	}
+	if n := count(t, p, "", nil); n != 1 {
+		t.Errorf("%d objects, those that failed included", n)
+	}
+	f, err := p.Create(ctx, "wanderer", fs.CreateOptions{})
+	must(t, err)
+	for i := range 20 {
+		folder := fmt.Sprintf("folder%d", i)
+		mustClose(t)(p.Create(ctx, folder, fs.CreateOptions{Dir: true}))
+		must(t, p.Rename(ctx, f, folder+"/here", false))
+	}
+	if n := open() - before; n > 12 {
+		t.Errorf("%d descriptors in use by one file", n)
+	}
+	must(t, p.SyncParent(ctx, f))
+	if n := open() - before; n != 2 {
+		t.Errorf("%d descriptors in use, want the root's and the file's", n)
+	}
+	must(t, p.Rename(ctx, f, "FOLDER3/there", false))
+	must(t, p.Remove(ctx, f))
+	must(t, f.Close())
+	must(t, p.Close())
+	if after := open(); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}

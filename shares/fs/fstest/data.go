@@ -210,7 +210,7 @@ func testAllocated(e *env) {
 
 func testCopyRange(e *env) {
 	src, dst := e.create("src"), e.create("dst")
-	const size = 40<<20 + 123
+	const size = 17<<20 + 123
 	data := make([]byte, size)
 	rand.NewChaCha8([32]byte{2}).Read(data)
 	e.write(src, 0, string(data))

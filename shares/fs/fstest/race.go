@@ -136,7 +136,7 @@ func testRaceRename(e *env) {
 func testRaceClose(e *env) {
 	secret := e.create("secret")
 	e.write(secret, 0, strings.Repeat("secret..", 512))
-	for round := range 60 {
+	for round := range 30 {
 		name := fmt.Sprintf("file%d", round)
 		f, err := e.fs.Create(ctx, name, fs.CreateOptions{Access: readWrite})
 		e.ok(err)
