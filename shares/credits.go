@@ -15,7 +15,14 @@ type window struct {
 	size      uint64   // a power of two
 	held      int      // credits the client holds: unused ids in [low, high)
 	max       int      // what it may hold
+	ahead     uint64   // how far beyond high an id may reach; see overdraw
 }
+
+// overdraft is window.ahead of an authenticated client. go-smb2, both of them,
+// counts the credits of requests that it sent without taking any (TREE_CONNECT,
+// CLOSE) and of those that failed twice, and so believes it holds a few more than
+// it was granted. Within what any client may hold that is harmless.
+const overdraft = 256
 
 // newWindow makes the window of a fresh connection, { 0 }, for up to max credits.
 func newWindow(max int) window {
@@ -45,7 +52,7 @@ func (w *window) set(id uint64, on bool) {
 // connection ends then.
 func (w *window) take(id uint64, charge uint16) bool {
 	n := uint64(max(charge, 1))
-	if id < w.low || id >= w.high || n > w.high-id {
+	if id < w.low || id >= math.MaxUint64-n || !w.overdraw(id+n) {
 		return false
 	}
 	for i := range n {
@@ -61,6 +68,20 @@ func (w *window) take(id uint64, charge uint16) bool {
 		w.set(w.low, false)
 		w.low++
 	}
+	return true
+}
+
+// overdraw grants what is missing for the ids below end to be in the window, if
+// that is not much.
+func (w *window) overdraw(end uint64) bool {
+	if end <= w.high {
+		return true
+	}
+	n := end - w.high
+	if n > w.ahead || w.held+int(n) > w.max || end-w.low > w.size {
+		return false
+	}
+	w.high, w.held = end, w.held+int(n)
 	return true
 }
 

@@ -58,3 +58,22 @@ func TestWindowUnusedOldID(t *testing.T) {
 		t.Fatal("the window does not open again")
 	}
 }
+
+// TestWindowOverdraft: what a client uses without having been granted it counts
+// against its limit.
+func TestWindowOverdraft(t *testing.T) {
+	w := newWindow(16)
+	w.ahead = 4
+	if !w.take(0, 1) || w.grant(8) != 8 { // { 1 .. 8 }
+		t.Fatal("window does not open")
+	}
+	if w.take(9, 5) || !w.take(9, 4) || w.high != 13 {
+		t.Fatalf("window up to %d, want 13", w.high)
+	}
+	if w.held != 8 || w.grant(100) != 8 {
+		t.Fatalf("held %d, want 8 of 16", w.held)
+	}
+	if w.take(w.high, 1) {
+		t.Fatal("overdrawn beyond the limit")
+	}
+}

@@ -120,6 +120,9 @@ func (s *session) accept(p *sessionSetup, q *smb2.SessionSetupRequest) error {
 	s.mu.Unlock()
 	if !s.anonymous {
 		c.authed.Store(true)
+		c.creditMu.Lock()
+		c.window.ahead = overdraft
+		c.creditMu.Unlock()
 	}
 	c.srv.metrics.sessions.Inc()
 	c.log.Info("session started", "user", s.user, "session", s.id, "dialect", c.neg.dialect.String(),
