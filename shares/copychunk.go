@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math"
 
 	"lunless/shares/fs"
@@ -73,14 +72,18 @@ func copyChunks(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
 		dst.access&smb2.FileReadData == 0 && req.CtlCode == smb2.FsctlSrvCopychunk:
 		return smb2.StatusAccessDenied
 	}
+	status := smb2.StatusSuccess
 	for i := range in.Chunks {
 		if err := copyChunk(ctx, dst, src, &in.Chunks[i]); err != nil {
-			return fmt.Errorf("chunk %d of %d: %w", i+1, len(in.Chunks), err)
+			status = statusOf(err) // with what was copied (MS-SMB2 3.3.5.15.6.1)
+			break
 		}
 		done.ChunksWritten++
 		done.TotalBytesWritten += in.Chunks[i].Length
 	}
-	return r.encodeIoctl(req, &done)
+	b := make([]byte, done.Size())
+	done.Encode(b)
+	return r.respondIoctl(status, req, b)
 }
 
 // refuseCopy tells the limits (MS-SMB2 3.3.5.15.6.2).

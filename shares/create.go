@@ -25,7 +25,8 @@ func handleCreate(ctx context.Context, r *request) error {
 	}
 	o, err := c.run(ctx)
 	if err != nil {
-		return fmt.Errorf("create %q: %w", c.req.Name, err)
+		return fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
+			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)
 	}
 	m, err := c.response(ctx, o)
 	if err == nil && !r.session.addOpen(o) {
@@ -44,15 +45,14 @@ type creation struct {
 	req  smb2.CreateRequest
 	ctxs createContexts
 
-	name     pathName
-	link     string          // of the file in shares/state
-	desired  fscc.AccessMask // generic rights mapped, MAXIMUM_ALLOWED taken out
-	maximum  bool            // MAXIMUM_ALLOWED was asked for
-	wantDir  bool
-	attrs    fs.Attributes // asked for, only those that can be set
-	granted  fscc.AccessMask
-	action   smb2.CreateAction
-	existing *open // set once something exists in the record that a failure must take back
+	name    pathName
+	link    string          // of the file in shares/state
+	desired fscc.AccessMask // generic rights mapped, MAXIMUM_ALLOWED taken out
+	maximum bool            // MAXIMUM_ALLOWED was asked for
+	wantDir bool
+	attrs   fs.Attributes // asked for, only those that can be set
+	granted fscc.AccessMask
+	action  smb2.CreateAction
 }
 
 const (
@@ -88,8 +88,10 @@ func (c *creation) validate() error {
 		return smb2.StatusInvalidParameter
 	case opts&optionsRefused != 0:
 		return smb2.StatusNotSupported
-	case q.DesiredAccess == 0 || q.DesiredAccess&accessReserved != 0:
-		return smb2.StatusAccessDenied
+	case q.DesiredAccess&^smb2.Synchronize == 0, q.DesiredAccess&accessReserved != 0:
+		return smb2.StatusAccessDenied // SYNCHRONIZE alone counts as nothing (MS-SMB2 2.2.13.1.1)
+	case q.DesiredAccess&smb2.AccessSystemSecurity != 0 && c.r.session.token.Privileges&fscc.SeSecurityPrivilege == 0:
+		return smb2.StatusPrivilegeNotHeld
 	case q.CreateDisposition > smb2.FileOverwriteIf,
 		q.ShareAccess&^(smb2.FileShareRead|smb2.FileShareWrite|smb2.FileShareDelete) != 0,
 		q.FileAttributes&^attributesKnown != 0,

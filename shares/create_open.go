@@ -220,8 +220,6 @@ func (c *creation) checkNew() error {
 		return statusEAsNotSupported
 	case tree&fscc.FILE_WRITE_DATA == 0, c.desired&^security&^tree != 0:
 		return smb2.StatusAccessDenied
-	case c.desired&security != 0 && c.r.session.token.Privileges&fscc.SeSecurityPrivilege == 0:
-		return smb2.StatusAccessDenied
 	}
 	c.granted = c.desired
 	if c.maximum {

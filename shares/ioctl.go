@@ -2,6 +2,7 @@ package shares
 
 import (
 	"context"
+	"encoding/binary"
 	"math"
 
 	"lunless/smbstore/fscc"
@@ -24,17 +25,19 @@ var controlsOfConnection = map[smb2.CtlCode]control{
 // controlsOfFile are those of files and folders. What is neither here nor among
 // controlsBlocked is not known to this file system: STATUS_INVALID_DEVICE_REQUEST.
 var controlsOfFile = map[smb2.CtlCode]control{
-	smb2.FsctlSrvRequestResumeKey:     requestResumeKey,
-	smb2.FsctlSrvCopychunk:            copyChunks,
-	smb2.FsctlSrvCopychunkWrite:       copyChunks,
-	smb2.FsctlSrvEnumerateSnapshots:   enumerateSnapshots,
-	fscc.FSCTL_SET_SPARSE:             setSparse,
-	fscc.FSCTL_SET_ZERO_DATA:          setZeroData,
-	fscc.FSCTL_QUERY_ALLOCATED_RANGES: queryAllocatedRanges,
-	fscc.FSCTL_FILE_LEVEL_TRIM:        trim,
-	fscc.FSCTL_GET_COMPRESSION:        getCompression,
-	fscc.FSCTL_SET_COMPRESSION:        setCompression,
-	fscc.FSCTL_IS_PATHNAME_VALID:      isPathnameValid,
+	smb2.FsctlSrvRequestResumeKey:      requestResumeKey,
+	smb2.FsctlSrvCopychunk:             copyChunks,
+	smb2.FsctlSrvCopychunkWrite:        copyChunks,
+	smb2.FsctlSrvEnumerateSnapshots:    enumerateSnapshots,
+	fscc.FSCTL_SET_SPARSE:              setSparse,
+	fscc.FSCTL_SET_ZERO_DATA:           setZeroData,
+	fscc.FSCTL_QUERY_ALLOCATED_RANGES:  queryAllocatedRanges,
+	fscc.FSCTL_FILE_LEVEL_TRIM:         trim,
+	fscc.FSCTL_GET_COMPRESSION:         getCompression,
+	fscc.FSCTL_SET_COMPRESSION:         setCompression,
+	fscc.FSCTL_IS_PATHNAME_VALID:       isPathnameValid,
+	fscc.FSCTL_CREATE_OR_GET_OBJECT_ID: getObjectID,
+	fscc.FSCTL_GET_OBJECT_ID:           getObjectID,
 }
 
 // controlsBlocked are control codes a server does not hand on to file systems
@@ -293,6 +296,23 @@ func setCompression(_ context.Context, r *request, req *smb2.IoctlRequest) error
 		return smb2.StatusNotSupported
 	}
 	return r.respondIoctl(smb2.StatusSuccess, req, nil)
+}
+
+// getObjectID tells the file's object ID (MS-FSA 2.1.5.10.1, 2.1.5.10.13). Each
+// file has one from the start, which stays as long as the file: it is made of
+// what the file system knows the file by.
+func getObjectID(_ context.Context, r *request, req *smb2.IoctlRequest) error {
+	id := r.open.fileID
+	object := objectID(id.Volume, id.Inode)
+	return r.encodeIoctl(req, &fscc.ObjectIDBuffer{
+		ObjectID: object, BirthVolumeID: objectID(id.Volume, 0), BirthObjectID: object,
+	})
+}
+
+func objectID(volume, inode uint64) (g fscc.GUID) {
+	binary.LittleEndian.PutUint64(g[0:], volume)
+	binary.LittleEndian.PutUint64(g[8:], inode)
+	return g
 }
 
 // isPathnameValid is true of every name (MS-FSA 2.1.5.10.18).

@@ -77,7 +77,7 @@ func (r *request) locked(req *smb2.LockRequest) error {
 // unlocked (MS-SMB2 3.3.5.14.1).
 func (o *open) unlock(ctx context.Context, list []smb2.LockElement) error {
 	for _, e := range list {
-		if e.Flags&^smb2.LockFlagFailImmediately != smb2.LockFlagUnlock {
+		if e.Flags != smb2.LockFlagUnlock {
 			return smb2.StatusInvalidParameter
 		}
 		if _, err := o.store.Update(ctx, o.fileID, state.Unlock(o.stateID(), e.Offset, e.Length)); err != nil {

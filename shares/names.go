@@ -48,7 +48,7 @@ func parsePath(name string) (p pathName, err error) {
 	}
 	for c := range strings.SplitSeq(name, `\`) {
 		if c == "." || c == ".." {
-			return p, smb2.StatusInvalidParameter // MS-SMB2 3.3.5.9: does not resolve
+			return p, smb2.StatusObjectPathSyntaxBad // not to be sent (MS-FSCC 2.1.5.1), and not resolved
 		}
 	}
 	p.path = strings.ReplaceAll(name, `\`, "/")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lunless/shares/fs"
+	"lunless/shares/services"
 	"lunless/shares/state"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
@@ -24,7 +25,7 @@ type open struct {
 
 	// One of the two is there.
 	file fs.File
-	pipe pipe
+	pipe *services.Pipe
 
 	store  state.Store
 	fileID fs.FileID

@@ -3,27 +3,12 @@ package shares
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
-	"lunless/shares/fs"
+	"lunless/shares/services"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
-)
-
-// pipe is a client's end of a named pipe in message mode. Its methods may be
-// called concurrently.
-type pipe interface {
-	// Write sends one message.
-	Write(p []byte) (int, error)
-	// Read takes up to len(p) bytes of the next message; more says that it has
-	// not been taken whole. errPipeEmpty if there is none.
-	Read(p []byte) (n int, more bool, err error)
-	Close() error
-}
-
-var (
-	errPipeEmpty = errors.New("nothing to read from the pipe")
-	errNoPipe    = errors.New("no such pipe")
 )
 
 // openPipe opens a pipe of IPC$ (MS-SMB2 3.3.5.9, MS-FSA 2.1.5.2).
@@ -32,11 +17,7 @@ func (c *creation) openPipe(ctx context.Context) error {
 	if c.req.ImpersonationLevel == smb2.ImpersonationDelegate {
 		return smb2.StatusBadImpersonationLevel
 	}
-	name := strings.ToLower(c.req.Name)
-	p, err := r.conn.srv.openPipe(ctx, r.session, name)
-	if errors.Is(err, errNoPipe) {
-		return fs.ErrNotExist
-	}
+	p, err := r.openPipe(ctx, c.req.Name)
 	if err != nil {
 		return err
 	}
@@ -71,7 +52,7 @@ func readPipe(_ context.Context, r *request, q *smb2.ReadRequest) error {
 	p := r.reserve(smb2.ReadResponseSize, int(q.Length))
 	n, more, err := o.pipe.Read(p)
 	if err != nil {
-		return pipeError(err)
+		return err
 	}
 	status := smb2.StatusSuccess
 	if more {
@@ -89,22 +70,14 @@ func writePipe(_ context.Context, r *request, q *smb2.WriteRequest) error {
 	}
 	n, err := o.pipe.Write(q.Data)
 	if err != nil {
-		return pipeError(err)
+		return err
 	}
 	r.data.writeResp = smb2.WriteResponse{Count: uint32(n)}
 	return r.respond(&r.data.writeResp)
 }
 
-// pipeError: what a service has nothing to say to, it does not answer later.
-func pipeError(err error) error {
-	if errors.Is(err, errPipeEmpty) {
-		return smb2.StatusPipeDisconnected
-	}
-	return err
-}
-
 // pipeControl answers the control codes of pipes (MS-SMB2 3.3.5.15.3, 3.3.5.15.4).
-func pipeControl(_ context.Context, r *request, req *smb2.IoctlRequest) error {
+func pipeControl(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
 	o := r.open
 	if req.CtlCode != smb2.FsctlPipeTransceive {
 		return smb2.StatusInvalidDeviceRequest
@@ -113,19 +86,15 @@ func pipeControl(_ context.Context, r *request, req *smb2.IoctlRequest) error {
 	if o.access&both != both {
 		return smb2.StatusAccessDenied
 	}
-	if _, err := o.pipe.Write(req.Input); err != nil {
-		return pipeError(err)
-	}
-	b := make([]byte, req.MaxOutputResponse)
-	n, more, err := o.pipe.Read(b)
+	b, more, err := o.pipe.Transact(ctx, req.Input, int(req.MaxOutputResponse))
 	if err != nil {
-		return pipeError(err)
+		return err
 	}
 	status := smb2.StatusSuccess
 	if more {
 		status = smb2.StatusBufferOverflow
 	}
-	return r.respondIoctl(status, req, b[:n])
+	return r.respondIoctl(status, req, b)
 }
 
 // waitForPipe waits for a pipe to have a free instance, which each that exists
@@ -138,7 +107,7 @@ func waitForPipe(ctx context.Context, r *request, req *smb2.IoctlRequest) error 
 	if err := in.Decode(req.Input); err != nil {
 		return smb2.StatusObjectNameNotFound
 	}
-	p, err := r.conn.srv.openPipe(ctx, r.session, strings.ToLower(in.Name))
+	p, err := r.openPipe(ctx, in.Name)
 	if err != nil {
 		return errors.Join(smb2.StatusObjectNameNotFound, err)
 	}
@@ -153,10 +122,11 @@ func (r *request) queryPipeInfo(req *smb2.QueryInfoRequest) error {
 	if req.InfoType != smb2.InfoFile {
 		return smb2.StatusNotSupported
 	}
+	_, unread := r.open.pipe.Unread()
 	var m encoder
 	switch fscc.InfoClass(req.FileInfoClass) {
 	case fscc.FileStandardInformation:
-		m = &fscc.StandardInfo{AllocationSize: pipeBuffer, Links: 1, DeletePending: true}
+		m = &fscc.StandardInfo{AllocationSize: pipeBuffer, EndOfFile: int64(unread), Links: 1, DeletePending: true}
 	case fscc.FileBasicInformation:
 		m = &fscc.BasicInfo{Attributes: fscc.FILE_ATTRIBUTE_NORMAL}
 	case fscc.FilePipeInformation:
@@ -165,7 +135,8 @@ func (r *request) queryPipeInfo(req *smb2.QueryInfoRequest) error {
 		m = &fscc.PipeLocalInfo{
 			Type: fscc.FILE_PIPE_MESSAGE_TYPE, Configuration: fscc.FILE_PIPE_FULL_DUPLEX, MaximumInstances: ^uint32(0),
 			CurrentInstances: 1, InboundQuota: pipeBuffer, OutboundQuota: pipeBuffer, WriteQuotaAvailable: pipeBuffer,
-			State: fscc.FILE_PIPE_CONNECTED_STATE, End: fscc.FILE_PIPE_CLIENT_END,
+			ReadDataAvailable: uint32(unread),
+			State:             fscc.FILE_PIPE_CONNECTED_STATE, End: fscc.FILE_PIPE_CLIENT_END,
 		}
 	default:
 		return smb2.StatusNotSupported
@@ -192,7 +163,33 @@ func (r *request) setPipeInfo(req *smb2.SetInfoRequest) error {
 	return r.respond(&smb2.SetInfoResponse{})
 }
 
-// openPipe opens one of the server's pipes: errNoPipe.
-func (srv *Server) openPipe(_ context.Context, _ *session, _ string) (pipe, error) {
-	return nil, errNoPipe
+// openPipe opens one of the server's pipes for the user: services.ErrNoSuchPipe.
+func (r *request) openPipe(ctx context.Context, name string) (*services.Pipe, error) {
+	s := r.session
+	return services.Open(ctx, name, services.Caller{User: s.user, Anonymous: s.anonymous}, (*serviceBackend)(r.conn.srv))
+}
+
+// serviceBackend is what the RPC services know of the server.
+type serviceBackend Server
+
+func (b *serviceBackend) Server() services.Server {
+	return services.Server{Name: b.cfg.Name, Group: "WORKGROUP", VersionMajor: 10}
+}
+
+// Shares lists the shares by name.
+func (b *serviceBackend) Shares(context.Context) ([]services.Share, error) {
+	srv := (*Server)(b)
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	list := make([]services.Share, 0, len(srv.shares))
+	for _, s := range srv.shares {
+		s.mu.Lock()
+		uses := len(s.trees)
+		s.mu.Unlock()
+		list = append(list, services.Share{
+			Name: s.Name, Comment: s.Comment, CurrentUses: uint32(uses), Encrypt: s.Encrypt, CA: s.ContinuouslyAvailable,
+		})
+	}
+	slices.SortFunc(list, func(a, b services.Share) int { return strings.Compare(shareKey(a.Name), shareKey(b.Name)) })
+	return list, nil
 }

@@ -16,9 +16,9 @@ import (
 // listing is where an open of a folder is in its enumeration (MS-FSA 2.1.1.6,
 // Open.QueryPattern and Open.QueryLastEntry).
 type listing struct {
-	mu      sync.Mutex // guards all; held for the whole of a QUERY_DIRECTORY
+	mu      sync.Mutex    // guards all; held for the whole of a QUERY_DIRECTORY
 	pattern *fscc.Pattern // nil: never listed
-	dots    int  // of "." and "..", how many have been listed
+	dots    int           // of "." and "..", how many have been listed
 	reader  fs.DirReader
 	next    *fs.DirEntry // read, and did not fit into the response before
 	ended   bool

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"encoding/binary"
+	"strings"
 
 	"lunless/shares/fs"
 	"lunless/shares/state"
@@ -27,9 +28,9 @@ func (o *open) queryFile(ctx context.Context, class fscc.InfoClass, req *smb2.Qu
 	case fscc.FileFullEaInformation:
 		return answer{}, o.queryEAs(req)
 	case fscc.FileAlternateNameInformation:
-		return answer{}, smb2.StatusObjectNameNotFound // there are no short names
+		return o.queryShortName()
 	case fscc.FileNormalizedNameInformation:
-		return o.queryName(req)
+		return o.queryName()
 	}
 	if o.access&smb2.FileReadAttributes == 0 && needsReadAttributes(class) {
 		return answer{}, smb2.StatusAccessDenied
@@ -142,11 +143,11 @@ func (o *open) queryAll(ctx context.Context, info *fs.Info) (answer, error) {
 		Mode:      fscc.ModeInfo{Mode: o.mode.Load()},
 		Alignment: fscc.AlignmentInfo{Requirement: fscc.FILE_BYTE_ALIGNMENT},
 		Name:      fscc.NameInfo{Name: `\` + wirePath(name)},
-	}, fscc.AllInfoFixedSize}, nil
+	}, allInfoLeast}, nil
 }
 
 // queryName is FileNormalizedNameInformation: SMB 3.1.1 only (MS-SMB2 3.3.5.20.1).
-func (o *open) queryName(req *smb2.QueryInfoRequest) (answer, error) {
+func (o *open) queryName() (answer, error) {
 	if o.session.conn.neg.dialect < smb2.Dialect311 {
 		return answer{}, smb2.StatusNotSupported
 	}
@@ -154,12 +155,41 @@ func (o *open) queryName(req *smb2.QueryInfoRequest) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	const fixed = 8 // the least a buffer may have (MS-FSA 2.1.5.12.30)
-	if req.OutputBufferLength < fixed {
-		return answer{}, smb2.StatusInfoLengthMismatch
-	}
-	return answer{&fscc.NameInfo{Name: wirePath(name)}, 4}, nil
+	return answer{&fscc.NameInfo{Name: wirePath(name)}, nameInfoLeast}, nil
 }
+
+// queryShortName tells the short name of a file whose name is one (MS-FSA
+// 2.1.5.12.4); other files have none.
+func (o *open) queryShortName() (answer, error) {
+	path, err := o.file.Name()
+	if err != nil {
+		return answer{}, err
+	}
+	_, name := splitPath(path, '/')
+	if !isShortName(name) {
+		return answer{}, smb2.StatusObjectNameNotFound
+	}
+	return answer{&fscc.NameInfo{Name: name}, nameInfoLeast}, nil
+}
+
+// isShortName says whether a name has the form of 8.3 (MS-FSCC 2.1.5.2.1).
+func isShortName(name string) bool {
+	base, ext, dot := strings.Cut(name, ".")
+	for i := 0; i < len(name); i++ {
+		if name[i] <= ' ' || name[i] >= 0x80 {
+			return false
+		}
+	}
+	return len(base) >= 1 && len(base) <= 8 && (!dot || len(ext) >= 1 && len(ext) <= 3) && !strings.Contains(ext, ".")
+}
+
+// The least buffers that may be asked with (MS-FSA 2.1.5.12.3, 2.1.5.12.4,
+// 2.1.5.12.29, 2.1.5.12.30).
+const (
+	allInfoLeast    = 104
+	nameInfoLeast   = 8
+	streamInfoLeast = 32
+)
 
 // queryStreams lists the one stream a file has; a folder has none.
 func (o *open) queryStreams(info *fs.Info) (answer, error) {
@@ -170,11 +200,8 @@ func (o *open) queryStreams(info *fs.Info) (answer, error) {
 	b := make([]byte, 64)
 	w := fscc.NewStreamWriter(b)
 	w.Add(entry)
-	return answer{raw(b[:w.Len()]), streamFixed}, nil
+	return answer{raw(b[:w.Len()]), streamInfoLeast}, nil
 }
-
-// streamFixed is FILE_STREAM_INFORMATION without its name (MS-FSCC 2.4.49).
-const streamFixed = 24
 
 // queryEAs answers that there are no extended attributes (MS-SMB2 3.3.5.20.1).
 func (o *open) queryEAs(req *smb2.QueryInfoRequest) error {

@@ -14,13 +14,13 @@ func (r *request) queryFilesystem(ctx context.Context, class fscc.FsInfoClass) (
 	switch class {
 	case fscc.FileFsDeviceInformation:
 		return whole(&fscc.FsDeviceInfo{DeviceType: fscc.FILE_DEVICE_DISK, Characteristics: r.deviceCharacteristics()})
-	case fscc.FileFsObjectIdInformation, fscc.FileFsLabelInformation, fscc.FileFsDriverPathInformation:
+	case fscc.FileFsLabelInformation, fscc.FileFsDriverPathInformation:
 		return answer{}, smb2.StatusNotSupported
 	case fscc.FileFsControlInformation:
 		const none = ^uint64(0) // no quotas
 		return whole(&fscc.FsControlInfo{DefaultQuotaThreshold: none, DefaultQuotaLimit: none})
 	case fscc.FileFsVolumeInformation, fscc.FileFsSizeInformation, fscc.FileFsFullSizeInformation,
-		fscc.FileFsAttributeInformation, fscc.FileFsSectorSizeInformation:
+		fscc.FileFsObjectIdInformation, fscc.FileFsAttributeInformation, fscc.FileFsSectorSizeInformation:
 	default:
 		return answer{}, smb2.StatusInvalidInfoClass
 	}
@@ -34,7 +34,9 @@ func (r *request) queryFilesystem(ctx context.Context, class fscc.FsInfoClass) (
 		// What looks at volumes by name should find the share's.
 		return answer{&fscc.FsVolumeInfo{
 			CreationTime: fscc.FiletimeOf(v.Created), SerialNumber: uint32(v.Serial), Label: r.volumeLabel(&v),
-		}, fscc.FsVolumeInfoFixedSize}, nil
+		}, volumeInfoLeast}, nil
+	case fscc.FileFsObjectIdInformation:
+		return whole(&fscc.FsObjectIDInfo{ObjectID: objectID(v.Serial, 0)})
 	case fscc.FileFsSizeInformation:
 		return whole(&fscc.FsSizeInfo{
 			TotalUnits: int64(v.TotalBytes) / unit, AvailableUnits: int64(v.AvailBytes) / unit,
@@ -51,6 +53,9 @@ func (r *request) queryFilesystem(ctx context.Context, class fscc.FsInfoClass) (
 	}
 	return whole(sectorSizes(&v))
 }
+
+// volumeInfoLeast is the least buffer for FileFsVolumeInformation (MS-FSA 2.1.5.13.1).
+const volumeInfoLeast = 24
 
 func (r *request) deviceCharacteristics() uint32 {
 	c := uint32(fscc.FILE_DEVICE_IS_MOUNTED)
@@ -71,7 +76,7 @@ func (r *request) volumeLabel(v *fs.Volume) string {
 // for that want one with access control lists.
 func (r *request) fsAttributes(v *fs.Volume) *fscc.FsAttributeInfo {
 	a := uint32(fscc.FILE_CASE_SENSITIVE_SEARCH | fscc.FILE_CASE_PRESERVED_NAMES | fscc.FILE_UNICODE_ON_DISK |
-		fscc.FILE_PERSISTENT_ACLS | fscc.FILE_SUPPORTS_HARD_LINKS)
+		fscc.FILE_PERSISTENT_ACLS | fscc.FILE_SUPPORTS_OBJECT_IDS | fscc.FILE_SUPPORTS_HARD_LINKS)
 	if v.Sparse {
 		a |= fscc.FILE_SUPPORTS_SPARSE_FILES
 	}

@@ -118,7 +118,12 @@ func (n *renaming) checkFolder(ctx context.Context) error {
 	if n.r.open.dir {
 		need = fscc.FILE_ADD_SUBDIRECTORY
 	}
-	return n.r.mayAdd(ctx, f, folder, need)
+	if err := n.r.mayAdd(ctx, f, folder, need); err != nil {
+		return err
+	}
+	// The folder is opened for that, not sharing DELETE (MS-FSA 2.1.5.15.12, note 185).
+	_, err = n.r.conn.srv.store.Update(ctx, f.ID(), state.CanOpen(uint32(need), state.ShareRead|state.ShareWrite))
+	return err
 }
 
 // checkTarget asks whether the name may be taken from what has it now: only with

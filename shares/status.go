@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"lunless/shares/fs"
+	"lunless/shares/services"
 	"lunless/shares/state"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
@@ -14,6 +15,7 @@ import (
 const (
 	statusInvalidViewSize smb2.Status = 0xC000001F // a copy begins or ends past the end of its source
 	statusEAsNotSupported smb2.Status = 0xC000004F
+	statusPipeEmpty       smb2.Status = 0xC00000D9
 )
 
 // statuses maps errors to what a client is told, the first that matches.
@@ -44,6 +46,11 @@ var statuses = []struct {
 	{state.ErrLockNotGranted, smb2.StatusLockNotGranted},
 	{state.ErrRangeNotLocked, smb2.StatusRangeNotLocked},
 	{state.ErrLockRange, smb2.StatusInvalidLockRange},
+
+	{services.ErrNoSuchPipe, smb2.StatusObjectNameNotFound},
+	{services.ErrEmpty, statusPipeEmpty},
+	{services.ErrBusy, smb2.StatusPipeBusy},
+	{services.ErrClosed, smb2.StatusPipeDisconnected},
 
 	{fscc.ErrAccessDenied, smb2.StatusAccessDenied},
 	{fscc.ErrTruncated, smb2.StatusInfoLengthMismatch},

@@ -23,6 +23,19 @@ func AddOpen(o Open, transient uint32) Change {
 	}
 }
 
+// CanOpen fails with ErrSharingViolation where AddOpen would; it adds nothing.
+func CanOpen(access, share uint32) Change {
+	return func(r Record) (Record, Effects, error) {
+		asks := Open{Access: access, Share: share}
+		for i := range r.Opens {
+			if excludes(&asks, &r.Opens[i]) {
+				return r, Effects{}, ErrSharingViolation
+			}
+		}
+		return r, Effects{}, nil
+	}
+}
+
 // excludes says whether two opens cannot be at once. It is symmetric.
 func excludes(a, b *Open) bool {
 	if a.Access&sharing == 0 || b.Access&sharing == 0 {
