@@ -14,4 +14,9 @@
 //
 // READ responses and WRITE requests keep their payload outside the struct: Size
 // is the fixed part, and the payload follows it directly in what we send.
+//
+// A decoding error is a *DecodeError. Names are Go strings, WTF-8 where they hold
+// surrogates without a partner (see EncodeUTF16). Encode overwrites every byte up
+// to Size, so that the memory may hold an older message; memory that is shorter
+// is a mistake of the caller and panics.
 package smb2

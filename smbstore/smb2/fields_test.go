@@ -95,6 +95,11 @@ func TestGoldenFields(t *testing.T) {
 				TreeID: 0xae4e17d8, SessionID: 0xb50006cc},
 			&ChangeNotifyRequest{}, &ChangeNotifyRequest{Flags: ChangeNotifyWatchTree, OutputBufferLength: 1000,
 				FileID: FileID{0xec3c4fa3, 0x22f70345}, CompletionFilter: NotifyChangeSize}},
+		{"smbtorture-311-lock-request",
+			Header{CreditCharge: 1, Command: CommandLock, Credits: 1, Flags: 0x10, MessageID: 25, TreeID: 0x665cb829,
+				SessionID: 0xff089cf7},
+			&LockRequest{}, &LockRequest{FileID: FileID{0x2dbe4b9d, 0x46e5934b}, Locks: []LockElement{
+				{9999, 1, LockFlagSharedLock | LockFlagFailImmediately}, {9999, 1, LockFlagSharedLock}}}},
 		{"smbtorture-311-cancel-request",
 			Header{Command: CommandCancel, Flags: 0x10, MessageID: 915, SessionID: 0xb50006cc},
 			&CancelRequest{}, &CancelRequest{}},
