@@ -1,7 +1,6 @@
 package smb2
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
@@ -127,17 +126,17 @@ func (a *aead) init(c Cipher, key []byte) error {
 	if len(key) != c.keySize() {
 		return fmt.Errorf("smb2: %v key of %d bytes, want %d", c, len(key), c.keySize())
 	}
-	block, err := aes.NewCipher(key)
+	chain, err := newAESChain(key)
 	if err != nil {
 		return fmt.Errorf("smb2: %v key: %w", c, err)
 	}
 	a.cipher = c
 	if c.nonceSize() == 11 {
-		a.pool.New = func() any { return &sealScratch{ccm: newCCM(block)} }
+		a.pool.New = func() any { return &sealScratch{ccm: newCCM(chain)} }
 		return nil
 	}
 	a.pool.New = func() any { return new(sealScratch) }
-	if a.gcm, err = cipher.NewGCM(block); err != nil {
+	if a.gcm, err = cipher.NewGCM(chain.block); err != nil {
 		return fmt.Errorf("smb2: %v key: %w", c, err)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package smb2
 
 import (
-	"crypto/cipher"
 	"crypto/subtle"
 	"encoding/binary"
 )
@@ -10,10 +9,11 @@ import (
 // nonce of 11 bytes, hence a length field of 4, and a tag of 16. One value does
 // one message at a time.
 type ccm struct {
-	block cipher.Block
-	mac   [16]byte // CBC-MAC chaining value
+	chain *aesChain
+	x     [16]byte // CBC-MAC chaining value
 	ctr   [16]byte // counter block
 	key   [16]byte // key stream block
+	pad   [16]byte // a last, partial block
 }
 
 const (
@@ -21,17 +21,17 @@ const (
 	ccmNonceSize  = 15 - ccmLengthSize
 )
 
-func newCCM(block cipher.Block) *ccm { return &ccm{block: block} }
+func newCCM(chain *aesChain) *ccm { return &ccm{chain: chain} }
 
 // seal encrypts src into dst (the same memory or apart) and leaves the tag.
 func (c *ccm) seal(dst, src, nonce, aad []byte, tag *[16]byte) {
 	c.start(nonce, aad, len(src))
-	for len(src) > 0 {
-		n := min(len(src), 16)
-		c.absorb(src[:n])
-		c.nextKey()
-		subtle.XORBytes(dst[:n], src[:n], c.key[:n])
-		dst, src = dst[n:], src[n:]
+	full := len(src) &^ 15
+	c.chain.seal(&c.x, &c.ctr, &c.key, dst[:full], src[:full])
+	if rest := src[full:]; len(rest) > 0 {
+		c.absorb(rest)
+		c.chain.nextKey(&c.ctr, &c.key)
+		subtle.XORBytes(dst[full:], rest, c.key[:len(rest)])
 	}
 	c.finish(tag)
 }
@@ -40,16 +40,15 @@ func (c *ccm) seal(dst, src, nonce, aad []byte, tag *[16]byte) {
 // tag is right. If it is not, dst is cleared.
 func (c *ccm) open(dst, src, nonce, aad []byte, tag *[16]byte) bool {
 	c.start(nonce, aad, len(src))
-	for out := dst; len(src) > 0; {
-		n := min(len(src), 16)
-		c.nextKey()
-		subtle.XORBytes(out[:n], src[:n], c.key[:n])
-		c.absorb(out[:n])
-		out, src = out[n:], src[n:]
+	full := len(src) &^ 15
+	c.chain.open(&c.x, &c.ctr, &c.key, dst[:full], src[:full])
+	if rest := src[full:]; len(rest) > 0 {
+		c.chain.nextKey(&c.ctr, &c.key)
+		subtle.XORBytes(dst[full:], rest, c.key[:len(rest)])
+		c.absorb(dst[full:])
 	}
-	var want [16]byte
-	c.finish(&want)
-	if subtle.ConstantTimeCompare(want[:], tag[:]) != 1 {
+	c.finish(&c.pad)
+	if subtle.ConstantTimeCompare(c.pad[:], tag[:]) != 1 {
 		clear(dst)
 		return false
 	}
@@ -60,13 +59,13 @@ func (c *ccm) open(dst, src, nonce, aad []byte, tag *[16]byte) bool {
 // the counter to A0.
 func (c *ccm) start(nonce, aad []byte, size int) {
 	const flagAAD, flagTag = 1 << 6, (16 - 2) / 2 << 3
-	c.mac = [16]byte{flagTag | ccmLengthSize - 1}
+	c.x = [16]byte{flagTag | ccmLengthSize - 1}
 	if len(aad) > 0 {
-		c.mac[0] |= flagAAD
+		c.x[0] |= flagAAD
 	}
-	copy(c.mac[1:], nonce[:ccmNonceSize])
-	binary.BigEndian.PutUint32(c.mac[1+ccmNonceSize:], uint32(size))
-	c.block.Encrypt(c.mac[:], c.mac[:])
+	copy(c.x[1:], nonce[:ccmNonceSize])
+	binary.BigEndian.PutUint32(c.x[1+ccmNonceSize:], uint32(size))
+	c.chain.block.Encrypt(c.x[:], c.x[:])
 
 	c.ctr = [16]byte{ccmLengthSize - 1}
 	copy(c.ctr[1:], nonce[:ccmNonceSize])
@@ -85,20 +84,14 @@ func (c *ccm) start(nonce, aad []byte, size int) {
 
 // absorb takes up to a block into the MAC, padded with zeros.
 func (c *ccm) absorb(p []byte) {
-	subtle.XORBytes(c.mac[:], c.mac[:], p)
-	c.block.Encrypt(c.mac[:], c.mac[:])
-}
-
-// nextKey counts up and makes the next block of key stream.
-func (c *ccm) nextKey() {
-	n := c.ctr[1+ccmNonceSize:]
-	binary.BigEndian.PutUint32(n, binary.BigEndian.Uint32(n)+1)
-	c.block.Encrypt(c.key[:], c.ctr[:])
+	c.pad = [16]byte{}
+	copy(c.pad[:], p)
+	c.chain.mac(&c.x, c.pad[:])
 }
 
 // finish masks the MAC with the key stream of counter 0.
 func (c *ccm) finish(tag *[16]byte) {
 	clear(c.ctr[1+ccmNonceSize:])
-	c.block.Encrypt(c.key[:], c.ctr[:])
-	subtle.XORBytes(tag[:], c.mac[:], c.key[:])
+	c.chain.block.Encrypt(c.key[:], c.ctr[:])
+	subtle.XORBytes(tag[:], c.x[:], c.key[:])
 }

@@ -1,7 +1,6 @@
 package smb2
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -68,15 +67,15 @@ func NewSigner(alg SigningAlgorithm, key []byte) (*Signer, error) {
 		s.pool.New = func() any { return &signScratch{hmac: hmac.New(sha256.New, key)} }
 		return s, nil
 	}
-	block, err := aes.NewCipher(key)
+	chain, err := newAESChain(key)
 	if err != nil {
 		return nil, fmt.Errorf("smb2: signing key: %w", err)
 	}
 	switch alg {
 	case SigningAESCMAC:
-		s.pool.New = func() any { return &signScratch{cmac: newCMAC(block)} }
+		s.pool.New = func() any { return &signScratch{cmac: newCMAC(chain)} }
 	case SigningAESGMAC:
-		if s.gcm, err = cipher.NewGCM(block); err != nil {
+		if s.gcm, err = cipher.NewGCM(chain.block); err != nil {
 			return nil, fmt.Errorf("smb2: signing key: %w", err)
 		}
 		s.pool.New = func() any { return new(signScratch) }

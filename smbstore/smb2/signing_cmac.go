@@ -1,38 +1,20 @@
 package smb2
 
-import (
-	"crypto/cipher"
-	"crypto/subtle"
-)
+import "crypto/subtle"
 
-// cmac is AES-CMAC (RFC 4493, NIST SP 800-38B). Its chaining is serial by
-// design. CBC mode runs it a run of blocks a call, which is faster than one
-// call a block; what it writes besides the last block is thrown away.
+// cmac is AES-CMAC (RFC 4493, NIST SP 800-38B) over one message at a time. Its
+// chaining is serial by design.
 type cmac struct {
-	block  cipher.Block
-	cbc    ivSetter
+	chain  *aesChain
 	k1, k2 [16]byte
 	x      [16]byte // chaining value
 	last   [16]byte // pending input: what may turn out to be the final block
 	n      int      // bytes of last in use
-	sink   [cmacRun]byte
 }
 
-// cmacRun is how many bytes one CBC call takes: enough to hide the call, little
-// enough that what it writes stays in the first-level cache.
-const cmacRun = 2048
-
-// ivSetter is crypto/cipher's CBC encrypter, which can be started over.
-type ivSetter interface {
-	cipher.BlockMode
-	SetIV([]byte)
-}
-
-var zeroIV [16]byte
-
-func newCMAC(block cipher.Block) *cmac {
-	c := &cmac{block: block, cbc: cipher.NewCBCEncrypter(block, zeroIV[:]).(ivSetter)}
-	block.Encrypt(c.k1[:], zeroIV[:])
+func newCMAC(chain *aesChain) *cmac {
+	c := &cmac{chain: chain}
+	chain.block.Encrypt(c.k1[:], c.k1[:])
 	shiftCMACKey(&c.k1)
 	c.k2 = c.k1
 	shiftCMACKey(&c.k2)
@@ -48,10 +30,7 @@ func shiftCMACKey(k *[16]byte) {
 	k[15] = k[15]<<1 ^ msb*0x87
 }
 
-func (c *cmac) reset() {
-	c.cbc.SetIV(zeroIV[:])
-	c.n = 0
-}
+func (c *cmac) reset() { c.x, c.n = [16]byte{}, 0 }
 
 // write takes more of the message. The last 1 to 16 bytes stay pending, since the
 // final block is treated differently.
@@ -66,14 +45,10 @@ func (c *cmac) write(p []byte) {
 		if len(p) == 0 {
 			return
 		}
-		c.cbc.CryptBlocks(c.x[:], c.last[:])
+		c.chain.mac(&c.x, c.last[:])
 	}
 	full := (len(p) - 1) &^ 15
-	for run := p[:full]; len(run) > 0; {
-		n := min(len(run), cmacRun)
-		c.cbc.CryptBlocks(c.sink[:n], run[:n])
-		run = run[n:]
-	}
+	c.chain.mac(&c.x, p[:full])
 	c.n = copy(c.last[:], p[full:])
 }
 
@@ -86,5 +61,6 @@ func (c *cmac) sum(tag *[16]byte) {
 		c.last[c.n] = 0x80
 	}
 	subtle.XORBytes(c.last[:], c.last[:], k[:])
-	c.cbc.CryptBlocks(tag[:], c.last[:])
+	c.chain.mac(&c.x, c.last[:])
+	*tag = c.x
 }
