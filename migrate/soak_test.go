@@ -1,0 +1,483 @@
+package migrate
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"lunless/smbstore"
+	"lunless/smbstore/storetest"
+)
+
+// Points at which a migrating process is killed, with how often each is passed
+// at most.
+var (
+	copyPoints   = []string{"entered-copying", "planned", "copied-window", "copied-file", "copied", "entered-verifying", "verified-file"}
+	switchPoints = []string{"entered-switching", "before-switch", "offered", "offered-at-destination", "moved", "taken"}
+	cleanPoints  = []string{"entered-cleaning", "before-clean", "removed-entry", "removed-record", "source-removed"}
+	livePoints   = []string{"mirrored", "live-copied", "held"}
+	cancelPoints = []string{"cancelling", "taken-back", "cancel-removed-entry"}
+)
+
+// soakRun is one run: a migration, what befalls it, and how it must end.
+type soakRun struct {
+	kind   string // offline, live, stolen or server
+	kill   string // failpoint:hits:µs; "" for none
+	cancel bool   // cancelled rather than resumed
+	seed   uint64
+}
+
+func (r soakRun) group() string {
+	point, _, _ := strings.Cut(r.kill, ":")
+	switch {
+	case r.kind == "stolen" || r.kind == "server":
+		return r.kind
+	case r.kill == "":
+		return r.kind + ", no kill"
+	case r.cancel:
+		return r.kind + ", tool killed, cancelled"
+	case slices.Contains(switchPoints, point) || point == "held":
+		return r.kind + ", tool killed in the switch"
+	}
+	return r.kind + ", tool killed"
+}
+
+// plannedRuns are n runs that go through all points before repeating one.
+func plannedRuns(n int, rnd *rand.Rand, only string) []soakRun {
+	offline := slices.Concat(copyPoints, switchPoints, cleanPoints)
+	live := slices.Concat(livePoints, switchPoints, cleanPoints)
+	var runs []soakRun
+	for i := 0; len(runs) < n; i++ {
+		r := soakRun{kind: "offline", seed: rnd.Uint64()}
+		switch {
+		case i%8 == 3:
+			r.kind = "stolen"
+		case i%8 == 7:
+			r.kind = "server"
+		case i%2 == 1:
+			r.kind = "live"
+		}
+		if only != "" {
+			r.kind = only
+		}
+		points := offline
+		if r.kind == "live" {
+			points = live
+		}
+		if r.kind == "offline" || r.kind == "live" && rnd.IntN(3) > 0 {
+			// Half of the kills come a moment after the point: inside the step.
+			r.kill = fmt.Sprintf("%s:%d:%d", points[i/2%len(points)], 1+rnd.IntN(2), rnd.IntN(2)*rnd.IntN(4000))
+			r.cancel = rnd.IntN(4) == 0
+		}
+		runs = append(runs, r)
+	}
+	return runs
+}
+
+// TestSoakStorage kills migrations, and servers under them, and looks whether
+// the VM is whole, in one place, and moves on. RUNS sets how many (default 24),
+// SEED the run of random numbers, SOAK_ONLY one kind of run, SABOTAGE a fault
+// that must turn it red.
+func TestSoakStorage(t *testing.T) {
+	n, seed := 24, uint64(time.Now().UnixNano())
+	if v, err := strconv.Atoi(os.Getenv("RUNS")); err == nil && v > 0 {
+		n = v
+	}
+	if v, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+		seed = v
+	}
+	t.Logf("SEED=%d", seed)
+	runs := plannedRuns(n, rand.New(rand.NewPCG(seed, 0)), os.Getenv("SOAK_ONLY"))
+	var servers *serverPair
+	if slices.ContainsFunc(runs, func(r soakRun) bool { return r.kind == "server" }) {
+		servers = &serverPair{a: storetest.StartSamba(t), b: storetest.StartSamba(t)}
+	}
+	type tally struct{ passed, failed int }
+	table := map[string]*tally{}
+	var total tally
+	for i, r := range runs {
+		g := table[r.group()]
+		if g == nil {
+			g = &tally{}
+			table[r.group()] = g
+		}
+		if err := soakOne(t, r, servers); err != nil {
+			g.failed++
+			total.failed++
+			t.Errorf("run %d (%s, kill %q, cancel %v, seed %d): %v", i, r.kind, r.kill, r.cancel, r.seed, err)
+			continue
+		}
+		g.passed++
+		total.passed++
+	}
+	var names []string
+	for name := range table {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "runs\tpassed\tfailed")
+	for _, name := range names {
+		fmt.Fprintf(w, "%s\t%d\t%d\n", name, table[name].passed, table[name].failed)
+	}
+	w.Flush()
+	fmt.Printf("%d passed, %d failed\n", total.passed, total.failed)
+}
+
+// vm is the VM of one run, as the test sees it: past all servers.
+type vm struct {
+	a, b  string // the local folders of source and destination storage
+	from  string // the source's home as the migrating process names it
+	to    string // the destination storage likewise
+	home  string // the destination's home likewise
+	want  string // the content's hash, "" for a live run
+	disk  string // the disk's name
+	acked map[int64]uint64
+}
+
+func soakOne(t *testing.T, r soakRun, servers *serverPair) error {
+	if r.kind == "server" {
+		return servers.run(t, r)
+	}
+	v := &vm{a: t.TempDir(), b: t.TempDir(), acked: map[int64]uint64{}}
+	defer os.RemoveAll(v.a)
+	defer os.RemoveAll(v.b)
+	v.from, v.to, v.home = filepath.Join(v.a, "vm"), v.b, filepath.Join(v.b, "vm")
+	v.make(t, r)
+	role := "storage"
+	if r.kind == "live" {
+		role = "live"
+	}
+	env := []string{envKill + "=" + r.kill}
+	if r.kind == "stolen" {
+		env = append(env, envSteal+"=before-switch")
+	}
+	out, err := v.child(role, v.to, env...)
+	if r.kind == "stolen" {
+		return v.checkStolen(err, out)
+	}
+	if err != nil && !killed(err) {
+		return fmt.Errorf("%s: %w: %s", role, err, out)
+	}
+	if err := v.inOnePlace(); err != nil {
+		return fmt.Errorf("after the kill: %w", err)
+	}
+	return v.finish(r, killed(err))
+}
+
+// make makes the VM.
+func (v *vm) make(t *testing.T, r soakRun) {
+	if r.kind == "live" {
+		format := smbstore.Raw
+		if r.seed%2 == 0 {
+			format = smbstore.VHDX
+		}
+		_, slot, name := liveVM(t, v.a, format, 8<<20)
+		must(t, slot.Close())
+		v.disk = name
+		return
+	}
+	h := makeHome(t, storeAt(t, v.a), "vm", 3<<20, r.seed)
+	v.want = content(t, h.Store())
+}
+
+// child runs a role and takes in the writes it acknowledged.
+func (v *vm) child(role, to string, env ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), append([]string{envChild + "=" + role, envFrom + "=" + v.from, envTo + "=" + to}, env...)...)
+	var acks, msg bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &acks, &msg
+	err := cmd.Run()
+	if role == "live" {
+		for b := acks.Bytes(); len(b) >= 16; b = b[16:] {
+			v.acked[int64(binary.LittleEndian.Uint64(b))] = max(v.acked[int64(binary.LittleEndian.Uint64(b))], binary.LittleEndian.Uint64(b[8:]))
+		}
+	}
+	return msg.String(), err
+}
+
+func killed(err error) bool {
+	var e *exec.ExitError
+	return errors.As(err, &e) && e.ExitCode() == -1
+}
+
+// record reads a home's ownership record past everything; zero if there is none.
+func record(storage string) (smbstore.Record, error) {
+	s, err := smbstore.OpenPath(context.Background(), filepath.Join(storage, "vm"), smbstore.Options{})
+	if err != nil {
+		return smbstore.Record{}, err
+	}
+	h, err := smbstore.HomeIn(s)
+	if errors.Is(err, smbstore.ErrNotHome) {
+		return recordAlone(s)
+	}
+	if err != nil {
+		return smbstore.Record{}, err
+	}
+	r, err := h.Record()
+	if errors.Is(err, smbstore.ErrNotExist) {
+		return smbstore.Record{}, nil
+	}
+	return r, err
+}
+
+// recordAlone finds the record of a home whose configuration is gone already.
+func recordAlone(s smbstore.Store) (smbstore.Record, error) {
+	infos, err := s.ReadDir(smbstore.MachinesDir)
+	if err != nil {
+		return smbstore.Record{}, nil
+	}
+	for _, i := range infos {
+		if strings.HasSuffix(i.Name, ".owner.json") {
+			return smbstore.Record{State: smbstore.Moved}, nil // only a moved home is taken apart
+		}
+	}
+	return smbstore.Record{}, nil
+}
+
+// inOnePlace: never two owners, and the place the records point to holds the
+// whole VM.
+func (v *vm) inOnePlace() error {
+	src, err := record(v.a)
+	if err != nil {
+		return err
+	}
+	dst, err := record(v.b)
+	if err != nil {
+		return err
+	}
+	if src.State == smbstore.Owned && dst.State == smbstore.Owned {
+		return fmt.Errorf("two owners: source %v, destination %v", src, dst)
+	}
+	switch {
+	case src.State == smbstore.Owned, src.State == smbstore.Offered:
+		return v.whole(v.a)
+	case dst.State == smbstore.Owned, dst.State == smbstore.Offered && src.State == smbstore.Moved:
+		return v.whole(v.b)
+	}
+	return fmt.Errorf("no owner: source %v, destination %v", src, dst)
+}
+
+// whole checks the content in one place.
+func (v *vm) whole(storage string) error {
+	s, err := smbstore.OpenPath(context.Background(), filepath.Join(storage, "vm"), smbstore.Options{})
+	if err != nil {
+		return err
+	}
+	if v.want != "" {
+		return sameContent(s, v.want)
+	}
+	dev, _, err := smbstore.OpenDisk(context.Background(), s, v.disk, smbstore.DiskOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	p := make([]byte, stampSize)
+	for lba, seq := range v.acked {
+		if err := dev.ReadAt(context.Background(), p, lba*stampSize); err != nil {
+			return err
+		}
+		got, err := readStamp(p, lba)
+		if err != nil {
+			return err
+		}
+		// One write a block is in flight at most, and may have been done.
+		if got != seq && got != seq+1 {
+			return fmt.Errorf("block %d holds write %d, but %d was acknowledged", lba, got, seq)
+		}
+	}
+	return nil
+}
+
+func sameContent(s smbstore.Store, want string) (err error) {
+	t := &errT{}
+	defer func() {
+		if r := recover(); r != nil && r != t {
+			panic(r)
+		}
+		err = t.err
+	}()
+	if got := content(t, s); got != want {
+		return fmt.Errorf("%s is not whole", s.Location())
+	}
+	return t.err
+}
+
+// errT lets a helper made for tests report an error instead.
+type errT struct {
+	testing.TB
+	err error
+}
+
+func (t *errT) Helper() {}
+func (t *errT) Fatal(args ...any) {
+	t.err = fmt.Errorf("%v", args)
+	panic(t)
+}
+
+// finish resumes or cancels until the job has ended, and looks at the end.
+func (v *vm) finish(r soakRun, wasKilled bool) error {
+	rnd := rand.New(rand.NewPCG(r.seed, 9))
+	moved := false
+	if wasKilled && r.cancel {
+		out, err := v.child("cancel", v.home, fmt.Sprintf("%s=%s:1:0", envKill, cancelPoints[rnd.IntN(len(cancelPoints))]))
+		if killed(err) {
+			if err := v.inOnePlace(); err != nil {
+				return fmt.Errorf("cancel killed: %w", err)
+			}
+			out, err = v.child("cancel", v.home)
+		}
+		switch {
+		case err == nil:
+			return v.at(v.a, v.b)
+		case strings.Contains(out, ErrTooLate.Error()):
+		case strings.Contains(out, ErrNoJob.Error()):
+			return v.eitherEnd()
+		case strings.Contains(out, "no such file"):
+			return v.eitherEnd()
+		default:
+			return fmt.Errorf("cancel: %w: %s", err, out)
+		}
+	}
+	for try := 0; wasKilled && !moved; try++ {
+		var env []string
+		if try == 0 && rnd.IntN(2) == 0 { // the resume is killed too
+			points := slices.Concat(copyPoints, switchPoints, cleanPoints)
+			env = append(env, fmt.Sprintf("%s=%s:1:%d", envKill, points[rnd.IntN(len(points))], rnd.IntN(2)*rnd.IntN(3000)))
+		}
+		out, err := v.child("resume", v.home, env...)
+		switch {
+		case killed(err) && try < 3:
+			if err := v.inOnePlace(); err != nil {
+				return fmt.Errorf("resume killed: %w", err)
+			}
+		case err == nil:
+			moved = true
+		case strings.Contains(out, ErrNoJob.Error()), strings.Contains(out, "no such file"):
+			// Killed before its journal was there, or after it was gone.
+			return v.eitherEnd()
+		default:
+			return fmt.Errorf("resume: %w: %s", err, out)
+		}
+	}
+	return v.at(v.b, v.a)
+}
+
+// eitherEnd: there is no job, so the VM is wholly here or wholly there.
+func (v *vm) eitherEnd() error {
+	src, err := record(v.a)
+	if err != nil {
+		return err
+	}
+	if src.State == smbstore.Owned {
+		return v.at(v.a, "")
+	}
+	return v.at(v.b, v.a)
+}
+
+// at: the VM is owned and whole in one place, and the other is gone.
+func (v *vm) at(here, gone string) error {
+	r, err := record(here)
+	if err != nil {
+		return err
+	}
+	if r.State != smbstore.Owned {
+		return fmt.Errorf("in the end %s says %v", here, r)
+	}
+	if gone != "" && exists(gone, "vm") {
+		return fmt.Errorf("in the end %s is there still", gone)
+	}
+	if exists(here, "vm", JournalName) {
+		return fmt.Errorf("in the end the journal is there still")
+	}
+	return v.whole(here)
+}
+
+// checkStolen: another host took the VM while it was copied: it keeps it.
+func (v *vm) checkStolen(err error, out string) error {
+	if err == nil {
+		return fmt.Errorf("the VM was moved although another host had taken it")
+	}
+	r, rerr := record(v.a)
+	if rerr != nil {
+		return rerr
+	}
+	if r.State != smbstore.Owned || r.Host != "thief" || r.Epoch != 2 {
+		return fmt.Errorf("the thief's VM: %v (%s)", r, out)
+	}
+	if d, err := record(v.b); err != nil || d.State == smbstore.Owned {
+		return fmt.Errorf("the destination: %v, %v", d, err)
+	}
+	return v.whole(v.a)
+}
+
+// serverPair are two servers that are killed under migrations.
+type serverPair struct{ a, b *storetest.Samba }
+
+func (p *serverPair) run(t *testing.T, r soakRun) error {
+	name := fmt.Sprintf("run%d", r.seed)
+	v := &vm{a: filepath.Join(p.a.Dir, "vms", name), b: filepath.Join(p.b.Dir, "vms", name), acked: map[int64]uint64{}}
+	must(t, os.MkdirAll(v.a, 0o755))
+	must(t, os.MkdirAll(v.b, 0o755))
+	defer os.RemoveAll(v.a)
+	defer os.RemoveAll(v.b)
+	v.from, v.to, v.home = p.a.Location(name+"/vm").String(), p.b.Location(name).String(), p.b.Location(name+"/vm").String()
+	v.make(t, r)
+	type result struct {
+		out string
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		out, err := v.child("storage", v.to, smbstore.PasswordVariable+"="+storetest.Password)
+		done <- result{out, err}
+	}()
+	rnd := rand.New(rand.NewPCG(r.seed, 5))
+	victim := []*storetest.Samba{p.a, p.b}[rnd.IntN(2)]
+	time.Sleep(time.Duration(100+rnd.IntN(900)) * time.Millisecond)
+	victim.Kill()
+	time.Sleep(time.Duration(rnd.IntN(400)) * time.Millisecond)
+	victim.Start(t)
+	res := <-done
+	if res.err == nil {
+		return v.at(v.b, v.a)
+	}
+	if err := v.inOnePlace(); err != nil {
+		return fmt.Errorf("after the server's kill: %w (%s)", err, res.out)
+	}
+	if out, err := v.child("resume", v.home, smbstore.PasswordVariable+"="+storetest.Password); err != nil {
+		return fmt.Errorf("%s\nthen resume: %w: %s", res.out, err, out)
+	}
+	return v.at(v.b, v.a)
+}
+
+// Each named fault turns the soak red.
+func TestSabotageIsSeen(t *testing.T) {
+	for name, only := range map[string]string{
+		sabotageMirror: "live", sabotageRemoveEarly: "offline", sabotageEpoch: "stolen",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(os.Args[0], "-test.run", "^TestSoakStorage$", "-test.v")
+			cmd.Env = append(os.Environ(), "SABOTAGE="+name, "SOAK_ONLY="+only, "RUNS=5", "SEED=7")
+			out, err := cmd.CombinedOutput()
+			if err == nil || !bytes.Contains(out, []byte(" failed\n")) || bytes.Contains(out, []byte(" 0 failed\n")) {
+				t.Errorf("the soak stayed green: %v\n%s", err, out)
+			}
+		})
+	}
+}
