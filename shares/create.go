@@ -23,7 +23,9 @@ func handleCreate(ctx context.Context, r *request) error {
 	if r.tree.ipc {
 		return c.openPipe(ctx)
 	}
+	r.tree.share.names.RLock()
 	o, err := c.run(ctx)
+	r.tree.share.names.RUnlock()
 	if err != nil {
 		return fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
 			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)
@@ -88,8 +90,8 @@ func (c *creation) validate() error {
 		return smb2.StatusInvalidParameter
 	case opts&optionsRefused != 0:
 		return smb2.StatusNotSupported
-	case q.DesiredAccess&^smb2.Synchronize == 0, q.DesiredAccess&accessReserved != 0:
-		return smb2.StatusAccessDenied // SYNCHRONIZE alone counts as nothing (MS-SMB2 2.2.13.1.1)
+	case q.DesiredAccess == 0, q.DesiredAccess&accessReserved != 0:
+		return smb2.StatusAccessDenied
 	case q.DesiredAccess&smb2.AccessSystemSecurity != 0 && c.r.session.token.Privileges&fscc.SeSecurityPrivilege == 0:
 		return smb2.StatusPrivilegeNotHeld
 	case q.CreateDisposition > smb2.FileOverwriteIf,

@@ -60,7 +60,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 // unshare takes an open back that shall not have been: nothing is deleted for it.
 func (c *creation) unshare(ctx context.Context, o *open) error {
 	ctx = context.WithoutCancel(ctx)
-	fx, err := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID()))
+	fx, err := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), true))
 	if err == nil && fx.Delete {
 		_, err = o.store.Update(ctx, o.fileID, state.Deleted(fx.Link))
 	}

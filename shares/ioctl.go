@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 
 	"lunless/smbstore/fscc"
@@ -61,6 +62,14 @@ func handleIoctl(ctx context.Context, r *request) error {
 	if err := req.Decode(r.msg); err != nil {
 		return err
 	}
+	err := r.control(ctx, &req)
+	if err != nil && !isFatal(err) {
+		return fmt.Errorf("control code %#08x: %w", uint32(req.CtlCode), err)
+	}
+	return err
+}
+
+func (r *request) control(ctx context.Context, req *smb2.IoctlRequest) error {
 	if req.Flags != smb2.IoctlIsFSCTL {
 		return smb2.StatusNotSupported
 	}
@@ -68,7 +77,7 @@ func handleIoctl(ctx context.Context, r *request) error {
 		if r.open != nil {
 			return smb2.StatusInvalidParameter
 		}
-		return f(ctx, r, &req)
+		return f(ctx, r, req)
 	}
 	o := r.open
 	switch {
@@ -77,13 +86,13 @@ func handleIoctl(ctx context.Context, r *request) error {
 	case controlsBlocked[req.CtlCode]:
 		return smb2.StatusNotSupported
 	case o.pipe != nil:
-		return pipeControl(ctx, r, &req)
+		return pipeControl(ctx, r, req)
 	}
 	f, ok := controlsOfFile[req.CtlCode]
 	if !ok {
 		return smb2.StatusInvalidDeviceRequest
 	}
-	return f(ctx, r, &req)
+	return f(ctx, r, req)
 }
 
 // respondIoctl answers with output. What is larger than the client's buffer is

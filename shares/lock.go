@@ -92,10 +92,10 @@ func (r *request) lock(ctx context.Context, req *smb2.LockRequest) error {
 	o := r.open
 	want := make([]state.Lock, 0, len(req.Locks))
 	wait := false
-	for i, e := range req.Locks {
+	for _, e := range req.Locks {
 		switch e.Flags {
 		case smb2.LockFlagSharedLock, smb2.LockFlagExclusiveLock:
-			wait = wait || i == 0 // as Windows has it: only the first entry decides (note 373)
+			wait = true
 		case smb2.LockFlagSharedLock | smb2.LockFlagFailImmediately, smb2.LockFlagExclusiveLock | smb2.LockFlagFailImmediately:
 		default:
 			return smb2.StatusInvalidParameter

@@ -91,13 +91,19 @@ func (o *open) close(ctx context.Context, why error) error {
 	ctx = context.WithoutCancel(ctx)
 	o.times.restore(ctx, o.file)
 	o.listing.close()
-	return o.release(ctx)
+	err := o.release(ctx)
+	if err != nil {
+		name, _ := o.file.Name()
+		o.session.conn.log.Warn("close failed", "share", o.tree.share.Name, "file", name, "reason", why, "err", err)
+	}
+	return err
 }
 
 // release takes a file's open out of the sharing state, and the name away where
 // the last open of it was to delete it.
 func (o *open) release(ctx context.Context) error {
-	fx, err := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID()))
+	full := o.dir && o.options&smb2.FileDeleteOnClose != 0 && isEmpty(ctx, o.file) != nil
+	fx, err := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), full))
 	if err == nil && fx.Delete {
 		err = o.remove(ctx, fx.Link)
 	}
@@ -108,11 +114,14 @@ func (o *open) release(ctx context.Context) error {
 }
 
 // remove takes the file's name away, and lets others open what has it next. A
-// folder that is not empty stays (MS-FSA 2.1.5.5).
+// folder that is not empty any more stays, which is no error (MS-FSA 2.1.5.5).
 func (o *open) remove(ctx context.Context, link string) error {
 	err := o.tree.fs.Remove(ctx, o.file)
 	if err == nil && o.ca {
 		err = o.tree.fs.SyncParent(ctx, o.file)
+	}
+	if errors.Is(err, fs.ErrNotEmpty) {
+		err = nil
 	}
 	_, uerr := o.store.Update(ctx, o.fileID, state.Deleted(link))
 	return errors.Join(err, uerr)

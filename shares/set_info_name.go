@@ -61,6 +61,8 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 		return smb2.StatusAccessDenied
 	}
 	if o.dir {
+		r.tree.share.names.Lock()
+		defer r.tree.share.names.Unlock()
 		if err := r.noOpensBelow(ctx, from); err != nil {
 			return err
 		}

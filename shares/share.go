@@ -16,6 +16,10 @@ type share struct {
 	Share
 	ipc bool
 
+	// names is held for reading by CREATE and for writing while a folder is renamed,
+	// so that nothing below the folder is opened meanwhile. Outside of all other locks.
+	names sync.RWMutex
+
 	mu    sync.Mutex // innermost
 	gone  bool       // removed: no new tree connects
 	trees map[*tree]struct{}

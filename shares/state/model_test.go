@@ -106,7 +106,7 @@ func (s *model) close(t *rapid.T) {
 	for _, o := range s.opens {
 		last = last && o.Link != link
 	}
-	fx, err := s.do(RemoveOpen(id))
+	fx, err := s.do(RemoveOpen(id, false))
 	if err != nil || fx.Delete != (last && s.going[link]) {
 		t.Fatalf("close %d: %+v, %v; last %v, going %v", id, fx, err, last, s.going[link])
 	}

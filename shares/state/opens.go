@@ -53,7 +53,8 @@ func denies(share, access uint32) bool {
 
 // RemoveOpen takes an open away with its locks and waiting requests (MS-FSA
 // 2.1.5.5). Effects.Delete says that it was the last one of a link to delete.
-func RemoveOpen(id OpenID) Change {
+// keepLink says that the open's own delete on close is void: its folder is not empty.
+func RemoveOpen(id OpenID, keepLink bool) Change {
 	return func(r Record) (Record, Effects, error) {
 		i := r.find(id)
 		if i < 0 {
@@ -63,7 +64,7 @@ func RemoveOpen(id OpenID) Change {
 		gone := r.Opens[i]
 		fx.Link = gone.Link
 		r.Opens = slices.Delete(slices.Clone(r.Opens), i, i+1)
-		if gone.DeleteOnClose {
+		if gone.DeleteOnClose && !keepLink {
 			r.Deleting = with(r.Deleting, gone.Link)
 		}
 		if slices.Contains(r.Deleting, gone.Link) {

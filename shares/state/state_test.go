@@ -91,10 +91,10 @@ func TestDeletePending(t *testing.T) {
 	update(t, m, SetDeletePending(1, true), nil)
 	update(t, m, AddOpen(Open{ID: 4, Link: "A"}, 0), ErrDeletePending)
 	update(t, m, AddOpen(Open{ID: 5, Link: "B", Share: 7}, 0), nil)
-	if fx := update(t, m, RemoveOpen(1), nil); fx.Delete {
+	if fx := update(t, m, RemoveOpen(1, false), nil); fx.Delete {
 		t.Error("deleted while another open of the link is there")
 	}
-	if fx := update(t, m, RemoveOpen(2), nil); !fx.Delete {
+	if fx := update(t, m, RemoveOpen(2, false), nil); !fx.Delete {
 		t.Error("not deleted with the link's last open")
 	}
 	update(t, m, AddOpen(Open{ID: 6, Link: "A"}, 0), ErrDeletePending) // until the name is gone
@@ -102,7 +102,7 @@ func TestDeletePending(t *testing.T) {
 	update(t, m, AddOpen(Open{ID: 6, Link: "A"}, 0), nil)
 	update(t, m, SetDeletePending(6, true), nil)
 	update(t, m, SetDeletePending(6, false), nil)
-	if fx := update(t, m, RemoveOpen(6), nil); fx.Delete {
+	if fx := update(t, m, RemoveOpen(6, false), nil); fx.Delete {
 		t.Error("deleted although the mark was taken back")
 	}
 }
@@ -111,12 +111,25 @@ func TestDeleteOnClose(t *testing.T) {
 	m := NewMemory()
 	update(t, m, AddOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
 	update(t, m, AddOpen(Open{ID: 2, Access: ReadData, Share: 7, Link: "A"}, 0), nil)
-	if fx := update(t, m, RemoveOpen(1), nil); fx.Delete {
+	if fx := update(t, m, RemoveOpen(1, false), nil); fx.Delete {
 		t.Error("deleted under an open")
 	}
 	update(t, m, AddOpen(Open{ID: 3, Access: ReadData, Share: 7, Link: "A"}, 0), ErrDeletePending)
-	if fx := update(t, m, RemoveOpen(2), nil); !fx.Delete {
+	if fx := update(t, m, RemoveOpen(2, false), nil); !fx.Delete {
 		t.Error("not deleted with the last open")
+	}
+}
+
+func TestDeleteOnCloseOfFullFolder(t *testing.T) {
+	m := NewMemory()
+	update(t, m, AddOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
+	if fx := update(t, m, RemoveOpen(1, true), nil); fx.Delete {
+		t.Error("deleted all the same")
+	}
+	update(t, m, AddOpen(Open{ID: 2, Access: Delete, Share: 7, Link: "A"}, 0), nil)
+	update(t, m, SetDeletePending(2, true), nil)
+	if fx := update(t, m, RemoveOpen(2, true), nil); !fx.Delete {
+		t.Error("a delete that was asked for counts, whatever the folder holds")
 	}
 }
 
@@ -128,7 +141,7 @@ func TestRenamedWhileDeleting(t *testing.T) {
 	if r := record(t, m); r.Opens[0].Link != "B" {
 		t.Errorf("link %q", r.Opens[0].Link)
 	}
-	if fx := update(t, m, RemoveOpen(1), nil); !fx.Delete {
+	if fx := update(t, m, RemoveOpen(1, false), nil); !fx.Delete {
 		t.Error("not deleted")
 	}
 	update(t, m, Replaceable("B"), ErrDeletePending)
@@ -166,8 +179,8 @@ func TestLocks(t *testing.T) {
 		{"past the last byte", []step{{locks(lock(1, maxOff, 2)), ErrLockRange}, {Unlock(1, 2, maxOff), ErrLockRange}, {locks(lock(1, maxOff, 0)), nil}}},
 		{"all or nothing", []step{{locks(lock(1, 0, 10)), nil}, {locks(lock(2, 20, 5), lock(2, 5, 5)), ErrLockNotGranted}, {locks(lock(1, 20, 5)), nil}}},
 		{"elements of one request conflict", []step{{locks(lock(1, 0, 10), lock(1, 5, 1)), ErrLockNotGranted}, {locks(lock(2, 0, 10)), nil}}},
-		{"close unlocks", []step{{locks(lock(1, 0, 10)), nil}, {RemoveOpen(1), nil}, {locks(lock(2, 0, 10)), nil}}},
-		{"no such open", []step{{locks(lock(9, 0, 1)), ErrUnknownOpen}, {RemoveOpen(9), ErrUnknownOpen}, {SetDeletePending(9, true), ErrUnknownOpen}}},
+		{"close unlocks", []step{{locks(lock(1, 0, 10)), nil}, {RemoveOpen(1, false), nil}, {locks(lock(2, 0, 10)), nil}}},
+		{"no such open", []step{{locks(lock(9, 0, 1)), ErrUnknownOpen}, {RemoveOpen(9, false), ErrUnknownOpen}, {SetDeletePending(9, true), ErrUnknownOpen}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -240,7 +253,7 @@ func TestWaiters(t *testing.T) {
 	default:
 	}
 	update(t, m, CancelWait(t2), ErrRangeNotLocked)
-	update(t, m, RemoveOpen(3), nil)
+	update(t, m, RemoveOpen(3, false), nil)
 	if err := <-c3; !errors.Is(err, ErrRangeNotLocked) {
 		t.Fatalf("waiter of a closed open: %v", err)
 	}
@@ -248,7 +261,7 @@ func TestWaiters(t *testing.T) {
 	update(t, m, AddLockOrWait(lock(1, 5, 1), t1), nil)
 	update(t, m, CancelWait(t1), nil)
 	m.ReleaseTicket(t1)
-	update(t, m, RemoveOpen(2), nil)
+	update(t, m, RemoveOpen(2, false), nil)
 	if r := record(t, m); len(r.Locks)+len(r.Waiters) != 0 {
 		t.Errorf("left behind: %+v", r)
 	}
@@ -270,7 +283,7 @@ func TestMemoryForgets(t *testing.T) {
 	if err := m.Walk(context.Background(), count); err != nil || n != 1 {
 		t.Fatalf("%d records, %v; want 1", n, err)
 	}
-	update(t, m, RemoveOpen(1), nil)
+	update(t, m, RemoveOpen(1, false), nil)
 	n = 0
 	if err := m.Walk(context.Background(), count); err != nil || n != 0 {
 		t.Fatalf("%d records, %v; want 0", n, err)
