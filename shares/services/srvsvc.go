@@ -22,7 +22,9 @@ type calls struct {
 func (c *calls) srvsvc(ctx context.Context, opnum uint16, in *rpc.Decoder, out *rpc.Encoder) error {
 	switch opnum {
 	case rpc.OpNetrShareEnum:
-		return c.shareEnum(ctx, in, out)
+		return c.shareEnum(ctx, in, out, false)
+	case rpc.OpNetrShareEnumSticky:
+		return c.shareEnum(ctx, in, out, true)
 	case rpc.OpNetrShareGetInfo:
 		return c.shareGetInfo(ctx, in, out)
 	case rpc.OpNetrServerGetInfo:
@@ -35,18 +37,22 @@ func (c *calls) srvsvc(ctx context.Context, opnum uint16, in *rpc.Decoder, out *
 	return rpc.FaultOperationRange
 }
 
-// shareEnum is NetrShareEnum (MS-SRVS 3.1.4.8). The resume handle is the number
-// of shares that have been listed.
-func (c *calls) shareEnum(ctx context.Context, in *rpc.Decoder, out *rpc.Encoder) error {
+// shareEnum is NetrShareEnum and, for sticky shares alone, NetrShareEnumSticky,
+// which has no level 501 (MS-SRVS 3.1.4.8, 3.1.4.9). All shares but IPC$ are
+// sticky. The resume handle is the number of shares that have been listed.
+func (c *calls) shareEnum(ctx context.Context, in *rpc.Decoder, out *rpc.Encoder, sticky bool) error {
 	var q rpc.ShareEnumRequest
 	if err := q.Decode(in); err != nil {
 		return err
 	}
 	a := rpc.ShareEnumReply{Level: q.Level, HasResume: q.HasResume, Resume: q.Resume}
-	if a.Status = c.mayUse(q.Level, rpc.ShareEnumLevel(q.Level)); a.Status == rpc.StatusOK {
+	if a.Status = c.mayUse(q.Level, rpc.ShareEnumLevel(q.Level) && !(sticky && q.Level == 501)); a.Status == rpc.StatusOK {
 		all, err := c.shares(ctx)
 		if err != nil {
 			return err
+		}
+		if sticky {
+			all = all[:len(all)-1]
 		}
 		first := 0
 		if q.HasResume {

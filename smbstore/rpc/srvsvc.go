@@ -10,6 +10,8 @@ const (
 	OpNetrShareGetInfo  = 16
 	OpNetrServerGetInfo = 21
 	OpNetrRemoteTOD     = 28
+
+	OpNetrShareEnumSticky = 36 // parameters and results as those of NetrShareEnum
 )
 
 // Types of shares (MS-SRVS 2.2.2.4).
