@@ -3,7 +3,6 @@ package shares
 import (
 	"context"
 	"encoding/binary"
-	"strings"
 
 	"lunless/shares/fs"
 	"lunless/shares/state"
@@ -158,29 +157,17 @@ func (o *open) queryName() (answer, error) {
 	return answer{&fscc.NameInfo{Name: wirePath(name)}, nameInfoLeast}, nil
 }
 
-// queryShortName tells the short name of a file whose name is one (MS-FSA
-// 2.1.5.12.4); other files have none.
+// queryShortName tells the short name (MS-FSA 2.1.5.12.4).
 func (o *open) queryShortName() (answer, error) {
 	path, err := o.file.Name()
 	if err != nil {
 		return answer{}, err
 	}
 	_, name := splitPath(path, '/')
-	if !isShortName(name) {
-		return answer{}, smb2.StatusObjectNameNotFound
+	if name == "" {
+		return answer{}, smb2.StatusObjectNameNotFound // the share's root
 	}
-	return answer{&fscc.NameInfo{Name: name}, nameInfoLeast}, nil
-}
-
-// isShortName says whether a name has the form of 8.3 (MS-FSCC 2.1.5.2.1).
-func isShortName(name string) bool {
-	base, ext, dot := strings.Cut(name, ".")
-	for i := 0; i < len(name); i++ {
-		if name[i] <= ' ' || name[i] >= 0x80 {
-			return false
-		}
-	}
-	return len(base) >= 1 && len(base) <= 8 && (!dot || len(ext) >= 1 && len(ext) <= 3) && !strings.Contains(ext, ".")
+	return answer{&fscc.NameInfo{Name: fs.ShortName(name)}, nameInfoLeast}, nil
 }
 
 // The least buffers that may be asked with (MS-FSA 2.1.5.12.3, 2.1.5.12.4,

@@ -162,6 +162,9 @@ func (p *POSIX) find(dir int, name string) (string, unix.Statx_t, error) {
 			return "", st, err
 		}
 		first, more := f.find(fold(name))
+		if first == "" && mayBeComputed(name) {
+			first = f.findShort(name)
+		}
 		if first == "" {
 			if fresh || f.settled || time.Now().Before(f.until) {
 				return "", st, nil
