@@ -36,6 +36,19 @@ var (
 	ErrUnknownUser   = fmt.Errorf("%w: unknown user", ErrLogonFailure)
 )
 
+// LogonError is a log-on that ended after the client had said who it is. It
+// unwraps to why; the names are the client's claim, for the server's records.
+type LogonError struct {
+	Domain, User, Workstation string
+	Err                       error
+}
+
+func (e *LogonError) Error() string {
+	return fmt.Sprintf("log-on of %q, domain %q, from %q: %v", e.User, e.Domain, e.Workstation, e.Err)
+}
+
+func (e *LogonError) Unwrap() error { return e.Err }
+
 // Acceptor is the server's side of one log-on. Accept takes the client's token
 // and returns the answer, which is sent whether done or not unless there is an
 // error. SessionKey and Identity are meaningful once done.

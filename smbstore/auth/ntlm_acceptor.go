@@ -44,7 +44,8 @@ func (a *ntlmAcceptor) SessionKey() []byte { return a.key }
 func (a *ntlmAcceptor) Identity() Identity { return a.identity }
 
 // Accept implements Acceptor. Its errors are ErrMalformed, ErrNTLMv1,
-// ErrLogonFailure, ErrIntegrity, Credential.Denied and what Lookup returned.
+// ErrLogonFailure, ErrIntegrity, Credential.Denied and what Lookup returned, in a
+// LogonError where the client has said who it is.
 func (a *ntlmAcceptor) Accept(in []byte) (out []byte, done bool, err error) {
 	state := a.state
 	a.state = ntlmFailed // unless what follows succeeds
@@ -122,13 +123,21 @@ func (a *ntlmAcceptor) acceptAuthenticate(in []byte) error {
 		a.identity = Identity{Workstation: m.workstation, Anonymous: true}
 		return a.takeKey(&m, make([]byte, 16))
 	}
-	if len(m.nt) <= 24 {
-		if len(m.nt) == 0 && len(m.lm) == 0 {
-			return malformed("NTLM AUTHENTICATE of %q without a response", m.user)
-		}
+	if err := a.verify(&m, in); err != nil {
+		return &LogonError{Domain: m.domain, User: m.user, Workstation: m.workstation, Err: err}
+	}
+	return nil
+}
+
+// verify checks the response, if it is NTLMv2's.
+func (a *ntlmAcceptor) verify(m *authenticateMessage, in []byte) error {
+	switch {
+	case len(m.nt) == 0 && len(m.lm) == 0:
+		return malformed("NTLM AUTHENTICATE without a response")
+	case len(m.nt) <= 24:
 		return ErrNTLMv1
 	}
-	return a.verifyV2(&m, in)
+	return a.verifyV2(m, in)
 }
 
 // verifyV2 checks an NTLMv2 response. The work is the same whether the user
@@ -145,7 +154,7 @@ func (a *ntlmAcceptor) verifyV2(m *authenticateMessage, in []byte) error {
 	cred, err := a.cfg.Lookup(m.domain, m.user)
 	unknown := errors.Is(err, ErrUnknownUser)
 	if err != nil && !unknown {
-		return fmt.Errorf("auth: look up %q: %w", m.user, err)
+		return fmt.Errorf("auth: look up: %w", err)
 	}
 	if unknown {
 		cred = Credential{}

@@ -174,6 +174,10 @@ func TestLogOn(t *testing.T) {
 				continue
 			}
 			if err != nil {
+				var logon *LogonError
+				if !errors.As(err, &logon) || logon.User != tc.user || logon.Domain != "WORKGROUP" || logon.Workstation != "HV1" {
+					t.Errorf("%s, %s: %#v does not say whose log-on failed", name, tc.what, err)
+				}
 				if a.SessionKey() != nil || a.Identity() != (Identity{}) {
 					t.Errorf("%s, %s: key or identity after an error", name, tc.what)
 				}
