@@ -54,10 +54,3 @@ func (b *buffer) release() {
 		bufferPools[b.class].Put(b)
 	}
 }
-
-// abandon leaves the buffer to the garbage collector: something may still look into it.
-func (b *buffer) abandon() {
-	if b != nil {
-		buffersOut.Add(-1)
-	}
-}

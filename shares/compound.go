@@ -9,6 +9,7 @@ import (
 // chain is what one command of a related compound leaves to the next (MS-SMB2
 // 3.3.5.2.7.2).
 type chain struct {
+	started    bool // there was a command, with the two ids that follow
 	sessionID  uint64
 	treeID     uint32
 	fileID     smb2.FileID
@@ -19,6 +20,9 @@ type chain struct {
 
 // note takes over what r has come to.
 func (ch *chain) note(r *request) {
+	if needs := commandOf(r.hdr.Command).needs; needs&needSession != 0 && r.session == nil || needs&needTree != 0 && r.tree == nil {
+		ch.broken = smb2.StatusInvalidParameter
+	}
 	switch r.hdr.Command {
 	case smb2.CommandCreate:
 		ch.hasFile, ch.openStatus = false, 0
@@ -66,7 +70,7 @@ func (c *conn) runFrame(j *job, p *reply, r *request) (async bool, err error) {
 		if r.msg, rest, err = splitNext(rest, &r.hdr); err != nil {
 			return false, err
 		}
-		if err := c.admit(r, j); err != nil {
+		if err := c.admit(r, j, n > 0 || rest != nil); err != nil {
 			return false, err
 		}
 		r.mayWait, r.encrypted, r.last = true, j.sealed != nil, rest == nil
@@ -87,10 +91,12 @@ func (c *conn) runFrame(j *job, p *reply, r *request) (async bool, err error) {
 }
 
 // admit takes the message's ids out of the window, and checks what a message
-// must be to be answered at all (MS-SMB2 3.3.5.2.1 to 3.3.5.2.3).
-func (c *conn) admit(r *request, j *job) error {
+// must be to be answered at all (MS-SMB2 3.3.5.2.1 to 3.3.5.2.3). An unknown
+// command ends the connection (3.3.5.2.6), but for one in a compound, which
+// Windows fails with STATUS_INVALID_PARAMETER.
+func (c *conn) admit(r *request, j *job, compound bool) error {
 	h := &r.hdr
-	if h.Command >= smb2.NumCommands || h.IsResponse() {
+	if h.Command >= smb2.NumCommands && !compound || h.IsResponse() {
 		return fatalf("%v, flags %#x", h.Command, uint32(h.Flags))
 	}
 	if c.neg.dialect == 0 && h.Command != smb2.CommandNegotiate {

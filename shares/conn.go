@@ -241,7 +241,7 @@ func (c *conn) answer(j *job) error {
 	if err := r.hdr.Decode(j.msg); err != nil {
 		return fatalError{err}
 	}
-	if err := c.admit(r, j); err != nil {
+	if err := c.admit(r, j, false); err != nil {
 		return err
 	}
 	r.msg, r.encrypted, r.last, r.related = j.msg, j.sealed != nil, true, r.hdr.IsRelated()

@@ -114,7 +114,7 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 					runs = 10
 				}
 				allocs := testing.AllocsPerRun(runs, func() { l.run(t) })
-				if perOp := allocs / float64(tt.depth); perOp >= 0.5 {
+				if perOp := allocs / float64(tt.depth); perOp >= 0.5 && !raceEnabled {
 					t.Errorf("%.2f allocations a request, want none", perOp)
 				}
 			})

@@ -69,6 +69,16 @@ func init() {
 	}
 }
 
+// unknownCommand is any code that is no command's; CheckRequest refuses it.
+var unknownCommand command
+
+func commandOf(code smb2.Command) *command {
+	if code >= smb2.NumCommands {
+		return &unknownCommand
+	}
+	return &commands[code]
+}
+
 func u32at(off int) func([]byte) uint64 {
 	return func(b []byte) uint64 { return uint64(binary.LittleEndian.Uint32(b[off:])) }
 }
@@ -93,7 +103,7 @@ func (c *conn) run(r *request, ch *chain) error {
 	r.started = time.Now()
 	err := c.check(r, ch)
 	if err == nil {
-		err = commands[r.hdr.Command].handle(c.ctx, r)
+		err = commandOf(r.hdr.Command).handle(c.ctx, r)
 	}
 	switch {
 	case r.hdr.Command == smb2.CommandCancel && !isFatal(err):
@@ -122,16 +132,13 @@ func (c *conn) run(r *request, ch *chain) error {
 // error that isFatal ends the connection, another is the response's status.
 func (c *conn) check(r *request, ch *chain) error {
 	code := r.hdr.Command
-	if ch.broken != 0 && r.related {
-		return ch.broken
-	}
 	if err := c.checkSession(r, ch); err != nil {
 		return err
 	}
 	if err := smb2.CheckRequest(code, r.msg); err != nil {
 		return smb2.StatusInvalidParameter
 	}
-	cmd := &commands[code]
+	cmd := commandOf(code)
 	if cmd.payload != nil {
 		if err := c.checkPayload(r, cmd); err != nil {
 			return err
@@ -152,16 +159,21 @@ func (c *conn) check(r *request, ch *chain) error {
 // 3.3.5.2.4, 3.3.5.2.9). NEGOTIATE, SESSION_SETUP, ECHO and CANCEL may have none.
 func (c *conn) checkSession(r *request, ch *chain) error {
 	if r.related {
-		if ch.sessionID == 0 && commands[r.hdr.Command].needs&needSession != 0 {
-			return smb2.StatusInvalidParameter
+		if ch.started {
+			r.hdr.SessionID, r.hdr.TreeID = ch.sessionID, ch.treeID
 		}
-		r.hdr.SessionID, r.hdr.TreeID = ch.sessionID, ch.treeID
+		if ch.sessionID == 0 && commandOf(r.hdr.Command).needs&needSession != 0 {
+			ch.broken = smb2.StatusInvalidParameter
+		}
 	}
 	if r.hdr.SessionID != 0 {
 		r.session = c.findSession(r.hdr.SessionID)
 	}
-	ch.sessionID, ch.treeID = r.hdr.SessionID, r.hdr.TreeID
+	ch.sessionID, ch.treeID, ch.started = r.hdr.SessionID, r.hdr.TreeID, true
 	s, code := r.session, r.hdr.Command
+	if r.related && ch.broken != 0 {
+		return ch.broken
+	}
 	if s == nil {
 		return c.checkNoSession(r)
 	}
@@ -269,8 +281,6 @@ func (c *conn) findOpen(r *request, ch *chain, cmd *command) error {
 			return ch.openStatus
 		case ch.hasFile:
 			id = ch.fileID
-		case id == smb2.RelatedFileID && cmd.needs&mayOpen == 0:
-			return smb2.StatusInvalidHandle
 		}
 	}
 	ch.fileID, ch.hasFile = id, id != smb2.RelatedFileID

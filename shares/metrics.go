@@ -81,6 +81,9 @@ func (m *metrics) register(reg prometheus.Registerer) error {
 
 // request counts a request that has been answered for good, or for now.
 func (m *metrics) request(r *request) {
+	if r.hdr.Command >= smb2.NumCommands {
+		return
+	}
 	c := &m.byCommand[r.hdr.Command]
 	c.latency.Observe(time.Since(r.started).Seconds())
 	switch {

@@ -45,6 +45,7 @@ func handleRead(ctx context.Context, r *request) error {
 	if n == 0 && q.Length > 0 || n < int(q.MinimumCount) {
 		return smb2.StatusEndOfFile
 	}
+	o.position.Store(int64(q.Offset) + int64(n))
 	r.conn.srv.metrics.read.Add(float64(n))
 	r.data.readResp = smb2.ReadResponse{DataLength: uint32(n)}
 	return r.respondPayload(smb2.StatusSuccess, &r.data.readResp, n)

@@ -39,8 +39,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
 
-	ids      idSource
-	nextOpen atomic.Uint64 // of opens: unique as long as the server runs
+	ids idSource
 }
 
 // New makes a server that serves nothing yet. The configuration's mistakes are

@@ -37,11 +37,9 @@ type session struct {
 	opens    map[uint64]*open // by the volatile part of the FileId
 }
 
-// errEnded are the reasons for which the context of an async request ends.
+// Reasons for which the context of an async request ends.
 var (
 	errCancelled   = errors.New("cancelled by the client")
-	errTreeEnded   = errors.New("tree connect ended")
-	errSessionEnd  = errors.New("session ended")
 	errConnEnded   = errors.New("connection ended")
 	errShareGone   = errors.New("share removed")
 	errServerStops = errors.New("server is stopping")

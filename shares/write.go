@@ -49,6 +49,7 @@ func handleWrite(ctx context.Context, r *request) error {
 			return err
 		}
 	}
+	o.position.Store(int64(q.Offset) + int64(q.Length))
 	r.conn.srv.metrics.written.Add(float64(len(q.Data)))
 	r.data.writeResp = smb2.WriteResponse{Count: q.Length}
 	return r.respond(&r.data.writeResp)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package shares
+
+const raceEnabled = false
