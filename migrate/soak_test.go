@@ -426,7 +426,7 @@ func (v *vm) checkStolen(err error, out string) error {
 }
 
 // serverPair are two servers that are killed under migrations.
-type serverPair struct{ a, b *storetest.Samba }
+type serverPair struct{ a, b *storetest.Server }
 
 func (p *serverPair) run(t *testing.T, r soakRun) error {
 	name := fmt.Sprintf("run%d", r.seed)
@@ -447,7 +447,7 @@ func (p *serverPair) run(t *testing.T, r soakRun) error {
 		done <- result{out, err}
 	}()
 	rnd := rand.New(rand.NewPCG(r.seed, 5))
-	victim := []*storetest.Samba{p.a, p.b}[rnd.IntN(2)]
+	victim := []*storetest.Server{p.a, p.b}[rnd.IntN(2)]
 	time.Sleep(time.Duration(100+rnd.IntN(900)) * time.Millisecond)
 	victim.Kill()
 	time.Sleep(time.Duration(rnd.IntN(400)) * time.Millisecond)

@@ -195,6 +195,20 @@ func (h *Home) Resolve(ctx context.Context, host string) (Record, error) {
 	})
 }
 
+// ResolveMoved is an administrator's word that the VM lives at another location.
+// Like Resolve it breaks the lock. A home without a record gets none.
+func (h *Home) ResolveMoved(ctx context.Context, job string, to Location) (Record, error) {
+	return h.change(ctx, "", true, func(r Record, err error) (Record, error) {
+		switch {
+		case errors.Is(err, ErrNotExist):
+			return Record{}, nil
+		case err != nil:
+			return r, err
+		}
+		return r.ResolveMoved(job, to)
+	})
+}
+
 // CreateRecord writes a home's first record; one that is there already is
 // handed to exists, which says what becomes of it.
 func (h *Home) CreateRecord(ctx context.Context, job string, first Record, exists func(Record) (Record, error)) (Record, error) {

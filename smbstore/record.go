@@ -103,6 +103,18 @@ func (r Record) Move(job string, to Location) (Record, error) {
 // any state and outdates every other claim.
 func (r Record) Resolve(host string) (Record, error) { return r.own(host) }
 
+// ResolveMoved is an administrator's word that the VM lives elsewhere: what the
+// home here says of owners is void. The epoch grows, so that a stale owner notices.
+func (r Record) ResolveMoved(job string, to Location) (Record, error) {
+	r, err := r.own(r.Host)
+	if err != nil {
+		return r, err
+	}
+	to.User = ""
+	r.State, r.Job, r.MovedTo = Moved, job, to
+	return r, nil
+}
+
 func (r Record) own(host string) (Record, error) {
 	if host == "" {
 		return r, fmt.Errorf("an owner has a name")

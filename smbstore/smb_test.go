@@ -27,37 +27,88 @@ func TestLocalStore(t *testing.T) {
 	storetest.Test(t, smbstore.Sub(s, "below"))
 }
 
-func TestSMBStoreOnSamba(t *testing.T) {
-	samba := storetest.StartSamba(t)
-	s, err := smbstore.Open(t.Context(), samba.Location("Some Folder/ünder"), samba.Options())
-	if err != nil {
-		t.Fatal(err)
+// eachServer runs a test against Samba and against our own server.
+func eachServer(t *testing.T, test func(t *testing.T, server *storetest.Server)) {
+	for name, start := range storetest.Servers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, start(t))
+		})
 	}
-	defer s.Close()
-	if err := s.MkdirAll(""); err != nil {
-		t.Fatal(err)
-	}
-	storetest.Test(t, s)
+}
+
+func TestSMBStore(t *testing.T) {
+	eachServer(t, func(t *testing.T, server *storetest.Server) {
+		s, err := smbstore.Open(t.Context(), server.Location("Some Folder/ünder"), server.Options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.MkdirAll(""); err != nil {
+			t.Fatal(err)
+		}
+		storetest.Test(t, s)
+	})
+}
+
+// A server that is stopped keeps its connections: the watch over silent ones
+// notices, and everything goes on when it runs again.
+func TestSMBSilentServer(t *testing.T) {
+	eachServer(t, func(t *testing.T, server *storetest.Server) {
+		o := server.Options()
+		o.RequestTimeout = 500 * time.Millisecond
+		s, err := smbstore.Open(t.Context(), server.Location(""), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		f, err := s.OpenFile("x", smbstore.ReadWrite|smbstore.Create)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Pause()
+		time.Sleep(100 * time.Millisecond) // until all its threads stand still
+		continued := make(chan struct{})
+		time.AfterFunc(2*time.Second, func() { server.Continue(); close(continued) })
+		if _, err := f.WriteAt([]byte("after"), 0); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-continued:
+		default:
+			t.Error("a stopped server answered")
+		}
+		<-continued
+		if err := f.Sync(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestSMBStoreRefusals(t *testing.T) {
-	samba := storetest.StartSamba(t)
-	o := samba.Options()
-	o.Credentials = &smbstore.Credentials{User: samba.User, Password: "wrong"}
-	if _, err := smbstore.Open(t.Context(), samba.Location(""), o); !errors.Is(err, smbstore.ErrLogon) {
+	eachServer(t, testSMBStoreRefusals)
+}
+
+func testSMBStoreRefusals(t *testing.T, server *storetest.Server) {
+	o := server.Options()
+	o.Credentials = &smbstore.Credentials{User: server.User, Password: "wrong"}
+	if _, err := smbstore.Open(t.Context(), server.Location(""), o); !errors.Is(err, smbstore.ErrLogon) {
 		t.Errorf("a wrong password: %v", err)
 	}
-	l := samba.Location("")
+	l := server.Location("")
 	l.Share = "nosuch"
-	if _, err := smbstore.Open(t.Context(), l, samba.Options()); !errors.Is(err, smbstore.ErrNoShare) {
+	if _, err := smbstore.Open(t.Context(), l, server.Options()); !errors.Is(err, smbstore.ErrNoShare) {
 		t.Errorf("a share that is not there: %v", err)
 	}
 }
 
 // A writer and a reader go on while the server is killed and started again.
 func TestSMBReconnect(t *testing.T) {
-	samba := storetest.StartSamba(t)
-	s, err := smbstore.Open(t.Context(), samba.Location(""), samba.Options())
+	eachServer(t, testSMBReconnect)
+}
+
+func testSMBReconnect(t *testing.T, server *storetest.Server) {
+	s, err := smbstore.Open(t.Context(), server.Location(""), server.Options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +118,7 @@ func TestSMBReconnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	const workers, size = 4, 32 << 10
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	var ops atomic.Int64
@@ -100,17 +151,17 @@ func TestSMBReconnect(t *testing.T) {
 		}()
 	}
 	for range 4 {
-		time.Sleep(time.Second)
-		samba.Kill()
+		time.Sleep(600 * time.Millisecond)
+		server.Kill()
 		time.Sleep(200 * time.Millisecond)
-		samba.Start(t)
+		server.Start(t)
 	}
 	wg.Wait()
 	if ops.Load() < 100 {
 		t.Errorf("only %d operations", ops.Load())
 	}
-	samba.Kill()
-	samba.Start(t)
+	server.Kill()
+	server.Start(t)
 	for name, err := range map[string]error{
 		"mkdir": s.Mkdir("d"), "rename": s.Rename("disk", "d/disk"),
 	} {
@@ -121,10 +172,13 @@ func TestSMBReconnect(t *testing.T) {
 }
 
 func TestSMBUnreachable(t *testing.T) {
-	samba := storetest.StartSamba(t)
-	o := samba.Options()
+	eachServer(t, testSMBUnreachable)
+}
+
+func testSMBUnreachable(t *testing.T, server *storetest.Server) {
+	o := server.Options()
 	o.ReconnectTimeout = time.Second
-	s, err := smbstore.Open(t.Context(), samba.Location(""), o)
+	s, err := smbstore.Open(t.Context(), server.Location(""), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +187,7 @@ func TestSMBUnreachable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	samba.Kill()
+	server.Kill()
 	start := time.Now()
 	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, smbstore.ErrUnreachable) {
 		t.Errorf("write to a dead server: %v", err)
@@ -145,8 +199,11 @@ func TestSMBUnreachable(t *testing.T) {
 
 // The file is another after the restart: the handle must not write into it.
 func TestSMBReplaced(t *testing.T) {
-	samba := storetest.StartSamba(t)
-	s, err := smbstore.Open(t.Context(), samba.Location(""), samba.Options())
+	eachServer(t, testSMBReplaced)
+}
+
+func testSMBReplaced(t *testing.T, server *storetest.Server) {
+	s, err := smbstore.Open(t.Context(), server.Location(""), server.Options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,9 +212,9 @@ func TestSMBReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	samba.Kill()
-	samba.Start(t)
-	local, err := smbstore.OpenPath(t.Context(), samba.Dir+"/vms", smbstore.Options{})
+	server.Kill()
+	server.Start(t)
+	local, err := smbstore.OpenPath(t.Context(), server.Dir+"/vms", smbstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
