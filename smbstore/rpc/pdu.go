@@ -133,8 +133,6 @@ type Syntax struct {
 	Minor uint16
 }
 
-const syntaxSize = 20
-
 // Transfer syntaxes (C706 appendix I, MS-RPCE 2.2.4.12, 2.2.2.14).
 var (
 	SyntaxNDR   = Syntax{UUID: mustUUID("8a885d04-1ceb-11c9-9fe8-08002b104860"), Major: 2}
