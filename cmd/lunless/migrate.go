@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lunless/migrate"
+	"lunless/smbstore"
+)
+
+func newMigrate() *cobra.Command {
+	return group("migrate", "Move virtual machines",
+		`Moves a VM's home with all it owns: disks, checkpoints, configuration. The
+source is removed only after the copy was compared and the ownership record
+says that the VM lives at the destination. What is interrupted is continued
+with resume, or undone with cancel; the VM is in one place all the while.`,
+		`  lunless migrate storage smb://hv@fs1/vms/web1 --to smb://hv@fs2/vms
+  lunless migrate list --storage smb://hv@fs2/vms
+  lunless migrate resume smb://hv@fs2/vms/web1`,
+		migrateStorage(), migrateResume(), migrateCancel(), migrateList(), migrateShow(), migrateResolve())
+}
+
+// jobFlags are those of commands that run a job.
+func jobFlags(c *cobra.Command) func() migrate.Options {
+	var rate byteSize
+	c.Flags().Var(&rate, "rate-limit", "bytes a second (default no limit)")
+	parallel := c.Flags().Int("parallel", 0, "requests in flight (default 8)")
+	store := storeFlags(c)
+	return func() migrate.Options {
+		return migrate.Options{SourceOptions: *store, ToOptions: *store, Parallel: *parallel, RateLimit: int64(rate)}
+	}
+}
+
+// runJob starts a job, shows its progress and waits for its end. An interrupt
+// leaves it to be resumed.
+func runJob(c *cobra.Command, o migrate.Options, start func(context.Context, migrate.Options) (*migrate.Job, error)) error {
+	var bar *progress
+	var phase migrate.Phase
+	o.Progress = func(s migrate.Status) {
+		if s.Phase != phase {
+			if bar != nil {
+				bar.done()
+			}
+			phase, bar = s.Phase, newProgress(string(s.Phase), size)
+		}
+		if s.Total > 0 {
+			bar.set(s.Done, s.Total)
+		}
+	}
+	job, err := start(c.Context(), o)
+	if err != nil {
+		return err
+	}
+	err = job.Wait(context.WithoutCancel(c.Context()))
+	if bar != nil {
+		bar.done()
+	}
+	s := job.Status()
+	if err != nil {
+		if c.Context().Err() != nil {
+			return fmt.Errorf("interrupted: go on with `lunless migrate resume %s`, or undo with `lunless migrate cancel %s`", s.Destination, s.Destination)
+		}
+		return err
+	}
+	return show(c, s, func(w io.Writer) { writeJob(w, s) })
+}
+
+func writeJob(w io.Writer, s migrate.Status) {
+	fmt.Fprintf(w, "%s is at %s (job %s): %s copied, %s holes and zeroes skipped, %v\n", s.Source.Base(), s.Destination, s.ID,
+		size(s.Copied), size(s.Skipped), time.Since(s.Started).Round(time.Millisecond))
+}
+
+func migrateStorage() *cobra.Command {
+	c := &cobra.Command{Use: "storage HOME", Short: "Move a VM's home to another location", Args: takes(1),
+		Long: `Moves the home of a VM that does not run to another storage location, under its
+own name: copies everything it owns, compares both sides, hands over through the
+ownership record, then removes the source. Interrupted, it leaves a journal at
+the destination; see resume and cancel.`,
+		Example: "  lunless migrate storage smb://hv@fs1/vms/web1 --to smb://hv@fs2/vms --rate-limit 100M"}
+	to := c.Flags().String("to", "", "storage location to move to (required)")
+	options := jobFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *to == "" {
+			return usageError{errors.New("--to is missing")}
+		}
+		o := options()
+		var err error
+		if o.Source, err = smbstore.ParseLocation(args[0]); err != nil {
+			return usageError{err}
+		}
+		if o.To, err = smbstore.ParseLocation(*to); err != nil {
+			return usageError{err}
+		}
+		return runJob(c, o, migrate.Storage)
+	}
+	return c
+}
+
+func migrateResume() *cobra.Command {
+	c := &cobra.Command{Use: "resume HOME", Short: "Go on with an interrupted migration", Args: takes(1),
+		Long: `Goes on with the migration whose destination home is named; its journal says
+from where and how far. What is copied already is not copied again.`,
+		Example: "  lunless migrate resume smb://hv@fs2/vms/web1"}
+	options := jobFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		l, err := smbstore.ParseLocation(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		return runJob(c, options(), func(ctx context.Context, o migrate.Options) (*migrate.Job, error) {
+			return migrate.Resume(ctx, l, o)
+		})
+	}
+	return c
+}
+
+func migrateCancel() *cobra.Command {
+	c := &cobra.Command{Use: "cancel HOME", Short: "Undo an interrupted migration", Args: takes(1),
+		Long: `Undoes the migration whose destination home is named: the VM is the source's
+again and the partial copy is removed. Refused once the VM has moved.`,
+		Example: "  lunless migrate cancel smb://hv@fs2/vms/web1"}
+	options := jobFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		l, err := smbstore.ParseLocation(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		return migrate.Cancel(c.Context(), l, options())
+	}
+	return c
+}
+
+func migrateList() *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "List unfinished migrations to a location", Args: takes(0),
+		Example: "  lunless migrate list --storage smb://hv@fs2/vms --json"}
+	storage := c.Flags().String("storage", "", "location that is moved to (required)")
+	store := storeFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *storage == "" {
+			return usageError{errors.New("--storage is missing")}
+		}
+		l, err := smbstore.ParseLocation(*storage)
+		if err != nil {
+			return usageError{err}
+		}
+		jobs, err := migrate.List(c.Context(), l, *store)
+		if err != nil {
+			return err
+		}
+		if jobs == nil {
+			jobs = []migrate.Status{}
+		}
+		return show(c, jobs, func(w io.Writer) {
+			cells := [][]string{{"JOB", "PHASE", "DONE", "FROM", "TO", "ERROR"}}
+			for _, j := range jobs {
+				cells = append(cells, []string{j.ID, string(j.Phase), fmt.Sprintf("%s of %s", size(j.Done), size(j.Total)),
+					j.Source.String(), j.Destination.String(), j.Error})
+			}
+			table(w, cells)
+		})
+	}
+	return c
+}
+
+func migrateShow() *cobra.Command {
+	c := &cobra.Command{Use: "show HOME", Short: "Show one unfinished migration", Args: takes(1),
+		Example: "  lunless migrate show smb://hv@fs2/vms/web1 --json"}
+	store := storeFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		l, err := smbstore.ParseLocation(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		s, err := migrate.Show(c.Context(), l, *store)
+		if err != nil {
+			return err
+		}
+		return show(c, s, func(w io.Writer) {
+			fmt.Fprintf(w, "job    %s (%s)\nphase  %s, %s of %s\nfrom   %s\nto     %s\nbegun  %s\n", s.ID, s.Kind, s.Phase,
+				size(s.Done), size(s.Total), s.Source, s.Destination, s.Started.Local().Format(time.DateTime))
+			if s.Error != "" {
+				fmt.Fprintf(w, "error  %s\n", s.Error)
+			}
+		})
+	}
+	return c
+}
+
+func migrateResolve() *cobra.Command {
+	c := &cobra.Command{Use: "resolve HOME", Short: "Decide by hand that a VM lives here", Args: takes(1),
+		Long: `An administrator's word on a VM that is in doubt: this host owns it, in the home
+named, from now on. It breaks the record's lock and outdates every other claim.
+The other home of the migration, where it can be reached, is told.
+
+Before: see to it that no host runs the VM and that no migration of it is under
+way, and look at both homes.`,
+		Example: "  lunless migrate resolve smb://hv@fs1/vms/web1 --yes"}
+	sure := c.Flags().Bool("yes", false, "the VM runs nowhere and this home is the right one (required)")
+	options := jobFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !*sure {
+			return usageError{errors.New("a wrong word here loses data: read `lunless migrate resolve --help`, then say --yes")}
+		}
+		l, err := smbstore.ParseLocation(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		r, err := migrate.Resolve(c.Context(), l, options())
+		if err != nil {
+			return err
+		}
+		return show(c, r.Record, func(w io.Writer) {
+			fmt.Fprintf(w, "%s: %s\n", l, r.Record)
+			if r.OtherErr != nil {
+				fmt.Fprintf(w, "%s could not be told (%v): remove it before its host starts the VM\n", r.Other, r.OtherErr)
+			}
+		})
+	}
+	return c
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	_ "embed"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"lunless/testdata/torture"
+)
+
+// tortureExpected is what each test of the curated list gave when it was last
+// looked at, as torture.Write prints it.
+//
+//go:embed testdata/torture.expected
+var tortureExpected string
+
+// TestTorture runs the curated list of smbtorture's tests and fails on any
+// change, for the better too: then the list is to be renewed.
+func TestTorture(t *testing.T) {
+	expected, err := torture.Read(strings.NewReader(tortureExpected))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const jobs = 2
+	var flags []string
+	for _, n := range []string{"torture0", "torture1"} {
+		flags = append(flags, "--share", n+"="+t.TempDir())
+	}
+	s := serve(t, append(flags, "--min-dialect", "2.0.2", "--signing", "enabled", "--log-level", "info")...)
+	names := make([]string, 0, len(expected))
+	for n := range expected {
+		names = append(names, n)
+	}
+	logs := t.TempDir()
+	results, err := torture.Run(t.Context(), torture.Target{Addr: net.JoinHostPort(s.host, s.port), Share: "torture%d",
+		User: testUser + "%" + testPassword}, names, torture.Options{Jobs: jobs, Limit: time.Minute, LogDir: logs}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range results {
+		if got != expected[name] {
+			log, _ := os.ReadFile(filepath.Join(logs, strings.ReplaceAll(name, " ", "_")+".log"))
+			t.Errorf("%s: %s, expected %s\n%s", name, got, expected[name], tail(string(log)))
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lunless/smbstore"
+)
+
+func newVM() *cobra.Command {
+	return group("vm", "Keep virtual machines' homes on shares",
+		`A VM's home is a folder with its configuration (Virtual Machines), its disks
+(Virtual Hard Disks), its checkpoints (Snapshots) and a record of which host
+owns it. Starting machines comes with the host agent.`,
+		`  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms
+  lunless vm list --storage smb://hv@fs1/vms
+  lunless vm show smb://hv@fs1/vms/web1 --json`,
+		vmCreate(), vmImport(), vmList(), vmShow(), vmRemove())
+}
+
+// withStorage opens a storage location, making its folder if asked to.
+func withStorage(ctx context.Context, location string, o *smbstore.Options, do func(s smbstore.Store) error) (err error) {
+	if location == "" {
+		return usageError{fmt.Errorf("--storage is missing")}
+	}
+	l, err := smbstore.ParseLocation(location)
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := smbstore.Open(ctx, l, *o)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, s)
+	return do(s)
+}
+
+// machineFlags are the properties of a new VM.
+func machineFlags(c *cobra.Command) func() smbstore.Config {
+	cpus := c.Flags().Int("cpus", 1, "virtual processors")
+	memory := byteSize(1 << 30)
+	c.Flags().Var(&memory, "memory", "RAM")
+	firmware := c.Flags().String("firmware", "uefi", "uefi or bios")
+	notes := c.Flags().String("notes", "", "anything worth remembering")
+	return func() smbstore.Config {
+		return smbstore.Config{CPUs: *cpus, Memory: int64(memory), Firmware: *firmware, Notes: *notes}
+	}
+}
+
+// printHome says where a new home lies.
+func printHome(c *cobra.Command, h *smbstore.Home) error {
+	return show(c, map[string]any{"id": h.ID(), "location": h.Location()}, func(w io.Writer) { fmt.Fprintln(w, h.Location()) })
+}
+
+func vmCreate() *cobra.Command {
+	c := &cobra.Command{Use: "create NAME", Short: "Make a VM with an empty disk", Args: takes(1),
+		Long:    "Makes a VM's home with an empty dynamic VHDX and prints its location.",
+		Example: "  lunless vm create web1 --storage smb://hv@fs1/vms --disk-size 64G --cpus 2 --memory 4G"}
+	storage := c.Flags().String("storage", "", "location the home shall lie in (required)")
+	diskSize := byteSize(64 << 30)
+	c.Flags().Var(&diskSize, "disk-size", "virtual size of its disk")
+	machine := machineFlags(c)
+	store := storeFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
+			h, err := smbstore.CreateHomeWithDisk(c.Context(), s, args[0], machine(), int64(diskSize))
+			if err != nil {
+				return err
+			}
+			return printHome(c, h)
+		})
+	}
+	return c
+}
+
+func vmImport() *cobra.Command {
+	c := &cobra.Command{Use: "import NAME", Short: "Make a VM from a disk image", Args: takes(1),
+		Long: `Makes a VM's home whose disk is a copy of an image (raw, VHD or VHDX, told by
+its content) as a dynamic VHDX, and prints the home's location. The image is
+not changed. The home appears whole or not at all.`,
+		Example: "  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms"}
+	storage := c.Flags().String("storage", "", "location the home shall lie in (required)")
+	image := c.Flags().String("disk", "", "location of the image (required)")
+	var rate byteSize
+	c.Flags().Var(&rate, "rate-limit", "bytes a second (default no limit)")
+	machine := machineFlags(c)
+	store := storeFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *image == "" {
+			return usageError{fmt.Errorf("--disk is missing")}
+		}
+		l, err := smbstore.ParseLocation(*image)
+		if err != nil {
+			return usageError{err}
+		}
+		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
+			bar := newProgress("importing "+args[0], size)
+			h, err := smbstore.ImportHome(c.Context(), s, args[0], smbstore.ImportOptions{Image: l, ImageOptions: *store,
+				Config: machine(), Convert: smbstore.ConvertOptions{Rate: int64(rate)},
+				Progress: func(p smbstore.ConvertProgress) { bar.set(p.Done, p.Total) }})
+			bar.done()
+			if err != nil {
+				return err
+			}
+			return printHome(c, h)
+		})
+	}
+	return c
+}
+
+func vmList() *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "List the VMs at a location", Args: takes(0), Example: "  lunless vm list --storage smb://hv@fs1/vms --json"}
+	storage := c.Flags().String("storage", "", "location the homes lie in (required)")
+	store := storeFlags(c)
+	type row struct {
+		Name     string            `json:"name"`
+		Location smbstore.Location `json:"location"`
+		ID       string            `json:"id,omitempty"`
+		Disks    int               `json:"disks"`
+		Owner    string            `json:"owner,omitempty"`
+		Error    string            `json:"error,omitempty"`
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
+			homes, err := smbstore.ListHomes(c.Context(), s)
+			if err != nil {
+				return err
+			}
+			rows := []row{}
+			for _, h := range homes {
+				r := row{Name: h.Name, Location: h.Location, ID: h.Config.ID, Disks: len(h.Config.Disks)}
+				if h.Err != nil {
+					r.Error = h.Err.Error()
+				} else {
+					r.Owner = h.Record.String()
+				}
+				rows = append(rows, r)
+			}
+			return show(c, rows, func(w io.Writer) {
+				cells := [][]string{{"NAME", "ID", "DISKS", "OWNER"}}
+				for _, r := range rows {
+					owner := r.Owner
+					if r.Error != "" {
+						owner = "error: " + r.Error
+					}
+					cells = append(cells, []string{r.Name, r.ID, fmt.Sprint(r.Disks), owner})
+				}
+				table(w, cells)
+			})
+		})
+	}
+	return c
+}
+
+func vmShow() *cobra.Command {
+	c := &cobra.Command{Use: "show HOME", Short: "Show one VM", Args: takes(1), Example: "  lunless vm show smb://hv@fs1/vms/web1 --json"}
+	store := storeFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		l, err := smbstore.ParseLocation(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		h, err := smbstore.OpenHome(c.Context(), l, *store)
+		if err != nil {
+			return err
+		}
+		defer closing(&err, h)
+		config, err := h.Config()
+		if err != nil {
+			return err
+		}
+		record, err := h.Record()
+		if err != nil {
+			return err
+		}
+		v := struct {
+			Location smbstore.Location `json:"location"`
+			Owner    smbstore.Record   `json:"owner"`
+			Config   smbstore.Config   `json:"config"`
+		}{h.Location(), record, config}
+		return show(c, v, func(w io.Writer) {
+			fmt.Fprintf(w, "name      %s\nid        %s\nlocation  %s\nowner     %s\ncpus      %d\nmemory    %s\nfirmware  %s\n",
+				config.Name, config.ID, h.Location(), record, config.CPUs, size(config.Memory), config.Firmware)
+			for _, d := range config.Disks {
+				fmt.Fprintf(w, "disk      %s (%s, %s %d)\n", d.Path, d.Format, d.Controller, d.Slot)
+			}
+			for _, k := range config.Checkpoints {
+				fmt.Fprintf(w, "checkpoint %s %s\n", k.ID, k.Name)
+			}
+			if config.Notes != "" {
+				fmt.Fprintln(w, "notes    ", strings.ReplaceAll(config.Notes, "\n", "\n          "))
+			}
+		})
+	}
+	return c
+}
+
+func vmRemove() *cobra.Command {
+	c := &cobra.Command{Use: "remove HOME", Short: "Remove a VM with its disks", Args: takes(1),
+		Long: `Removes a VM's home with all that is in it, for good. Refused unless this host
+owns the VM, or it has moved away and this is what was left.`,
+		Example: "  lunless vm remove smb://hv@fs1/vms/web1 --yes"}
+	sure := c.Flags().Bool("yes", false, "remove without being asked (required: there is no way back)")
+	store := storeFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !*sure {
+			return usageError{fmt.Errorf("removing %s deletes its disks for good: say --yes", args[0])}
+		}
+		return withFolder(c.Context(), args[0], store, func(s smbstore.Store, name string) error {
+			return smbstore.RemoveHome(c.Context(), s, name)
+		})
+	}
+	return c
+}

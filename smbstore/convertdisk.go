@@ -1,0 +1,100 @@
+package smbstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"lunless/smbstore/block"
+)
+
+// ConvertDiskOptions describe a conversion from file to file.
+type ConvertDiskOptions struct {
+	Source, Destination               Location
+	SourceOptions, DestinationOptions Options
+	SourceFormat                      Format // "" is told by content
+	Format                            Format // of the destination; "" is told by its name
+	Fixed                             bool   // VHDX: all blocks get room at once
+	BlockSize                         int64  // VHDX: 0 takes 32 MiB
+	Convert                           ConvertOptions
+	Progress                          func(ConvertProgress)
+}
+
+// convertMark is in the name of an image that is being made.
+const convertMark = ".lunless-new-"
+
+// ConvertDisk makes a new image at the destination with the content of the
+// source's. It appears under its name whole and durable, or not at all: until
+// then it has a name of its own beside it. Errors: ErrExist, ErrFormat.
+func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
+	if o.Format == "" {
+		format, err := formatOfName(o.Destination.Base())
+		if err != nil {
+			return err
+		}
+		o.Format = format
+	}
+	if o.Format == VHD {
+		return opError("convert to", o.Destination, fmt.Errorf("%w: VHD is read, not written: use vhdx", ErrFormat))
+	}
+	from, err := Open(ctx, o.Source.Dir(), o.SourceOptions)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	src, _, err := OpenDisk(ctx, from, o.Source.Base(), DiskOptions{ReadOnly: true, Format: o.SourceFormat})
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	to, err := Open(ctx, o.Destination.Dir(), o.DestinationOptions)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	name := o.Destination.Base()
+	if _, err := to.Stat(name); err == nil {
+		return opError("convert to", o.Destination, ErrExist)
+	} else if !errors.Is(err, ErrNotExist) {
+		return err
+	}
+	temp := name + convertMark + nonce()
+	if err := convertTo(ctx, src, to, temp, o); err != nil {
+		return err
+	}
+	if err := to.Rename(temp, name); err != nil {
+		return errors.Join(err, to.Remove(temp))
+	}
+	return to.SyncDir("")
+}
+
+// convertTo makes the image under a name of its own, or leaves nothing.
+func convertTo(ctx context.Context, src block.Device, to Store, temp string, o ConvertDiskOptions) error {
+	g := src.Geometry()
+	dst, err := CreateDisk(ctx, to, temp, CreateDiskOptions{Format: o.Format, Size: src.Size(), Fixed: o.Fixed,
+		BlockSize: o.BlockSize, Geometry: g})
+	if err != nil {
+		return err
+	}
+	o.Convert.DestinationZero = true
+	err = Convert(ctx, src, dst, o.Convert, o.Progress)
+	if err := errors.Join(err, dst.Close()); err != nil {
+		return errors.Join(fmt.Errorf("cannot convert %s to %s: %w", o.Source, o.Destination, err), to.Remove(temp))
+	}
+	return nil
+}
+
+// formatOfName tells a format by a file's extension.
+func formatOfName(name string) (Format, error) {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".vhdx", ".avhdx":
+		return VHDX, nil
+	case ".vhd", ".avhd":
+		return VHD, nil
+	case ".img", ".raw", ".bin":
+		return Raw, nil
+	}
+	return "", fmt.Errorf("%w: the name %s does not tell it: give raw or vhdx", ErrFormat, name)
+}
