@@ -185,6 +185,29 @@ func TestShareGetInfo(t *testing.T) {
 	}
 }
 
+func TestAnonymousShareGetInfo(t *testing.T) {
+	client := connect(t, "srvsvc", rpc.SyntaxSrvsvc, Caller{Anonymous: true}, twoShares)
+	for level, want := range map[uint32]rpc.Status{0: 0, 1: 0, 2: rpc.StatusAccessDenied, 501: 0, 502: rpc.StatusAccessDenied, 1005: 0} {
+		q := rpc.ShareGetInfoRequest{Share: "vms", Level: level}
+		a := call(t, client, rpc.OpNetrShareGetInfo, q.Encode, new(rpc.ShareGetInfoReply))
+		if a.Status != want || (a.Share != nil) != (want == 0) {
+			t.Errorf("level %d: %v, share %v", level, a.Status, a.Share)
+		}
+	}
+}
+
+// TestStickyShares: as NetrShareEnum, without IPC$ and level 501 (MS-SRVS 3.1.4.9).
+func TestStickyShares(t *testing.T) {
+	client := connect(t, "srvsvc", rpc.SyntaxSrvsvc, Caller{}, twoShares)
+	for level, want := range map[uint32]rpc.Status{0: 0, 1: 0, 501: rpc.StatusInvalidLevel} {
+		q := rpc.ShareEnumRequest{Level: level, PreferredMax: rpc.MaxPreferredLength}
+		a := call(t, client, rpc.OpNetrShareEnumSticky, q.Encode, new(rpc.ShareEnumReply))
+		if a.Status != want || want == 0 && len(a.Shares) != 2 {
+			t.Errorf("level %d: %v, %d shares", level, a.Status, len(a.Shares))
+		}
+	}
+}
+
 func TestServerAndWorkstation(t *testing.T) {
 	client := connect(t, "srvsvc", rpc.SyntaxSrvsvc, Caller{}, twoShares)
 	for level := uint32(100); level <= 102; level++ {

@@ -46,7 +46,7 @@ func (c *calls) shareEnum(ctx context.Context, in *rpc.Decoder, out *rpc.Encoder
 		return err
 	}
 	a := rpc.ShareEnumReply{Level: q.Level, HasResume: q.HasResume, Resume: q.Resume}
-	if a.Status = c.mayUse(q.Level, rpc.ShareEnumLevel(q.Level) && !(sticky && q.Level == 501)); a.Status == rpc.StatusOK {
+	if a.Status = c.mayUse(q.Level, rpc.ShareEnumLevel(q.Level) && !(sticky && q.Level == 501), false); a.Status == rpc.StatusOK {
 		all, err := c.shares(ctx)
 		if err != nil {
 			return err
@@ -91,12 +91,12 @@ func fitting(shares []rpc.ShareInfo, level, limit uint32) int {
 }
 
 // mayUse decides on a level of share information: paths, uses and descriptors
-// are not for anonymous callers.
-func (c *calls) mayUse(level uint32, offered bool) rpc.Status {
+// are not for anonymous callers, flags only those of a share they can name.
+func (c *calls) mayUse(level uint32, offered, oneShare bool) rpc.Status {
 	switch {
 	case !offered:
 		return rpc.StatusInvalidLevel
-	case c.caller.Anonymous && level != 0 && level != 1:
+	case c.caller.Anonymous && level != 0 && level != 1 && !(oneShare && (level == 501 || level == 1005)):
 		return rpc.StatusAccessDenied
 	}
 	return rpc.StatusOK
@@ -109,7 +109,7 @@ func (c *calls) shareGetInfo(ctx context.Context, in *rpc.Decoder, out *rpc.Enco
 		return err
 	}
 	a := rpc.ShareGetInfoReply{Level: q.Level}
-	if a.Status = c.mayUse(q.Level, rpc.ShareLevel(q.Level)); a.Status == rpc.StatusOK {
+	if a.Status = c.mayUse(q.Level, rpc.ShareLevel(q.Level), true); a.Status == rpc.StatusOK {
 		all, err := c.shares(ctx)
 		if err != nil {
 			return err
