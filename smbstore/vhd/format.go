@@ -1,0 +1,205 @@
+// Package vhd reads virtual hard disks of version 1, fixed and dynamic, as a
+// read-only block.Device over a block.File: enough to import them. The format is
+// Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 (2006).
+package vhd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"lunless/smbstore/block"
+)
+
+// Errors of opening. A FormatError wraps one of them.
+var (
+	// ErrNotVHD: the file has no valid footer, neither at its end nor at its start.
+	ErrNotVHD = errors.New("not a VHD file")
+	// ErrCorrupt: a structure contradicts the format or the file.
+	ErrCorrupt = errors.New("disk image is damaged")
+	// ErrUnsupported: a version, type or size this package does not know.
+	ErrUnsupported = errors.New("feature is not supported")
+	// ErrDifferencing: the disk has a parent. It is also ErrUnsupported.
+	ErrDifferencing = fmt.Errorf("differencing disks are not supported: %w", ErrUnsupported)
+)
+
+// FormatError says what is wrong and where.
+type FormatError struct {
+	Offset int64  // in the file, bytes
+	What   string // structure and cause
+	Err    error  // one of the sentinels above
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("%s (file offset %#x): %v", e.What, e.Offset, e.Err)
+}
+
+// Unwrap returns the sentinel.
+func (e *FormatError) Unwrap() error { return e.Err }
+
+// Sizes in bytes, and disk types.
+const (
+	footerSize = 512
+	headerSize = 1024
+	sectorSize = 512
+
+	typeFixed        = 2
+	typeDynamic      = 3
+	typeDifferencing = 4
+
+	maxSize = 64 << 40
+	// maxEntries bounds the table in memory to 64 MiB: 32 TiB in blocks of 2 MiB.
+	maxEntries = 1 << 24
+)
+
+var be = binary.BigEndian
+
+// footer is "Hard Disk Footer Format"; what is not needed for reading is left out.
+type footer struct {
+	DataOffset  uint64 // of the dynamic header
+	CurrentSize uint64 // the virtual size, whatever the geometry says
+	Type        uint32
+	ID          [16]byte
+}
+
+// sum is the checksum of both structures: the ones' complement of the bytes'
+// sum, the checksum at [at, at+4) left out.
+func sum(b []byte, at int) uint32 {
+	var s uint32
+	for i, c := range b {
+		if i < at || i >= at+4 {
+			s += uint32(c)
+		}
+	}
+	return ^s
+}
+
+func (f *footer) encode(dst []byte) {
+	dst = dst[:footerSize]
+	clear(dst)
+	copy(dst, "conectix")
+	be.PutUint32(dst[8:], 2) // features: the reserved bit that is always set
+	be.PutUint32(dst[12:], 0x10000)
+	be.PutUint64(dst[16:], f.DataOffset)
+	be.PutUint64(dst[40:], f.CurrentSize)
+	be.PutUint64(dst[48:], f.CurrentSize)
+	be.PutUint32(dst[60:], f.Type)
+	copy(dst[68:], f.ID[:])
+	be.PutUint32(dst[64:], sum(dst, 64))
+}
+
+// decodeFooter checks a footer that lies at off in a file.
+func decodeFooter(b []byte, off int64) (footer, error) {
+	var f footer
+	switch {
+	case len(b) < footerSize || string(b[:8]) != "conectix":
+		return f, &FormatError{off, "no footer", ErrNotVHD}
+	case be.Uint32(b[64:]) != sum(b[:footerSize], 64):
+		return f, &FormatError{off, "footer: wrong checksum", ErrCorrupt}
+	case be.Uint32(b[12:])>>16 != 1:
+		return f, &FormatError{off, fmt.Sprintf("footer: version %#x", be.Uint32(b[12:])), ErrUnsupported}
+	}
+	f = footer{DataOffset: be.Uint64(b[16:]), CurrentSize: be.Uint64(b[48:]), Type: be.Uint32(b[60:]), ID: [16]byte(b[68:84])}
+	switch {
+	case f.Type == typeDifferencing:
+		return f, &FormatError{off, "disk has a parent", ErrDifferencing}
+	case f.Type != typeFixed && f.Type != typeDynamic:
+		return f, &FormatError{off, fmt.Sprintf("footer: disk type %d", f.Type), ErrUnsupported}
+	case f.CurrentSize == 0 || f.CurrentSize > maxSize || f.CurrentSize%sectorSize != 0:
+		return f, &FormatError{off, fmt.Sprintf("footer: size %d", f.CurrentSize), ErrCorrupt}
+	case f.Type == typeDynamic && (f.DataOffset > 1<<62 || f.DataOffset < footerSize):
+		return f, &FormatError{off, fmt.Sprintf("footer: dynamic header at %#x", f.DataOffset), ErrCorrupt}
+	}
+	return f, nil
+}
+
+// header is "Dynamic Disk Header Format".
+type header struct {
+	TableOffset uint64
+	Entries     uint32
+	BlockSize   uint32
+}
+
+func (h *header) encode(dst []byte) {
+	dst = dst[:headerSize]
+	clear(dst)
+	copy(dst, "cxsparse")
+	be.PutUint64(dst[8:], 1<<64-1)
+	be.PutUint64(dst[16:], h.TableOffset)
+	be.PutUint32(dst[24:], 0x10000)
+	be.PutUint32(dst[28:], h.Entries)
+	be.PutUint32(dst[32:], h.BlockSize)
+	be.PutUint32(dst[36:], sum(dst, 36))
+}
+
+// decodeHeader checks the dynamic header of a disk of size bytes in a file of
+// fileSize; it lies at off.
+func decodeHeader(b []byte, off int64, size uint64, fileSize int64) (header, error) {
+	bad := func(format string, args ...any) (header, error) {
+		return header{}, &FormatError{off, "dynamic header: " + fmt.Sprintf(format, args...), ErrCorrupt}
+	}
+	switch {
+	case len(b) < headerSize || string(b[:8]) != "cxsparse":
+		return bad("no signature")
+	case be.Uint32(b[36:]) != sum(b[:headerSize], 36):
+		return bad("wrong checksum")
+	case be.Uint32(b[24:])>>16 != 1:
+		return header{}, &FormatError{off, fmt.Sprintf("dynamic header: version %#x", be.Uint32(b[24:])), ErrUnsupported}
+	}
+	h := header{TableOffset: be.Uint64(b[16:]), Entries: be.Uint32(b[28:]), BlockSize: be.Uint32(b[32:])}
+	if h.BlockSize < sectorSize || h.BlockSize&(h.BlockSize-1) != 0 {
+		return bad("block size %d", h.BlockSize)
+	}
+	need := (size + uint64(h.BlockSize) - 1) / uint64(h.BlockSize)
+	switch {
+	case need > maxEntries:
+		return header{}, &FormatError{off, fmt.Sprintf("dynamic header: %d blocks", need), ErrUnsupported}
+	case need > uint64(h.Entries):
+		return bad("%d table entries for %d blocks", h.Entries, need)
+	case h.TableOffset > uint64(fileSize) || need*4 > uint64(fileSize)-h.TableOffset:
+		return bad("table at %#x ends past the file", h.TableOffset)
+	}
+	return h, nil
+}
+
+func readFull(f io.ReaderAt, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return &FormatError{off, fmt.Sprintf("file ends within %d bytes to be read", len(p)), ErrCorrupt}
+	}
+	return fmt.Errorf("read %d bytes at file offset %#x: %w", len(p), off, err)
+}
+
+// findFooter reads the footer at the file's end, or the copy at its start.
+func findFooter(f block.File, fileSize int64) (footer, error) {
+	b := make([]byte, footerSize)
+	if fileSize < footerSize {
+		return footer{}, &FormatError{0, fmt.Sprintf("file of %d bytes", fileSize), ErrNotVHD}
+	}
+	var first error
+	for _, off := range []int64{fileSize - footerSize, 0} {
+		if err := readFull(f, b, off); err != nil {
+			return footer{}, err
+		}
+		ft, err := decodeFooter(b, off)
+		if err == nil && (off > 0 || ft.Type == typeDynamic) {
+			return ft, nil
+		}
+		if first == nil || errors.Is(first, ErrNotVHD) {
+			first = err
+		}
+		if errors.Is(err, ErrUnsupported) { // valid, but not for us
+			return ft, err
+		}
+	}
+	if first == nil {
+		first = &FormatError{0, "footer of a fixed disk at the start", ErrCorrupt}
+	}
+	return footer{}, first
+}
+
+func isUnsupported(err error) bool { return errors.Is(err, block.ErrNotSupported) }
