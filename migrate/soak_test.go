@@ -33,7 +33,9 @@ var (
 
 // soakRun is one run: a migration, what befalls it, and how it must end.
 type soakRun struct {
-	kind   string // offline, live, stolen or server
+	kind   string // offline, live or stolen
+	ends   string // "local", or whose servers both ends lie on: samba or lunless
+	server bool   // one of them is killed and started again
 	kill   string // failpoint:hits:µs; "" for none
 	cancel bool   // cancelled rather than resumed
 	seed   uint64
@@ -41,17 +43,20 @@ type soakRun struct {
 
 func (r soakRun) group() string {
 	point, _, _ := strings.Cut(r.kill, ":")
+	name := r.kind + " on " + r.ends
 	switch {
-	case r.kind == "stolen" || r.kind == "server":
-		return r.kind
+	case r.kind == "stolen":
+		return "taken by another host meanwhile"
+	case r.server:
+		return name + ": a server killed"
 	case r.kill == "":
-		return r.kind + ", no kill"
+		return name + ": no kill"
 	case r.cancel:
-		return r.kind + ", tool killed, cancelled"
+		return name + ": tool killed, then cancelled"
 	case slices.Contains(switchPoints, point) || point == "held":
-		return r.kind + ", tool killed in the switch"
+		return name + ": tool killed in the switch"
 	}
-	return r.kind + ", tool killed"
+	return name + ": tool killed"
 }
 
 // plannedRuns are n runs that go through all points before repeating one.
@@ -60,25 +65,29 @@ func plannedRuns(n int, rnd *rand.Rand, only string) []soakRun {
 	live := slices.Concat(livePoints, switchPoints, cleanPoints)
 	var runs []soakRun
 	for i := 0; len(runs) < n; i++ {
-		r := soakRun{kind: "offline", seed: rnd.Uint64()}
-		switch {
-		case i%8 == 3:
-			r.kind = "stolen"
-		case i%8 == 7:
-			r.kind = "server"
-		case i%2 == 1:
+		r := soakRun{kind: "offline", ends: "local", seed: rnd.Uint64()}
+		switch i % 8 {
+		case 1, 4:
 			r.kind = "live"
+		case 3:
+			r.kind = "stolen"
+		case 5:
+			r.kind, r.ends, r.server = "offline", "samba", rnd.IntN(2) == 0
+		case 6:
+			r.kind, r.ends, r.server = "offline", "lunless", rnd.IntN(2) == 0
+		case 7:
+			r.kind, r.ends, r.server = "live", "lunless", rnd.IntN(2) == 0
 		}
 		if only != "" {
-			r.kind = only
+			r.kind, r.ends, r.server = only, "local", false
 		}
 		points := offline
 		if r.kind == "live" {
 			points = live
 		}
-		if r.kind == "offline" || r.kind == "live" && rnd.IntN(3) > 0 {
+		if !r.server && (r.kind == "offline" || r.kind == "live" && rnd.IntN(3) > 0) {
 			// Half of the kills come a moment after the point: inside the step.
-			r.kill = fmt.Sprintf("%s:%d:%d", points[i/2%len(points)], 1+rnd.IntN(2), rnd.IntN(2)*rnd.IntN(4000))
+			r.kill = fmt.Sprintf("%s:%d:%d", points[rnd.IntN(len(points))], 1+rnd.IntN(2), rnd.IntN(2)*rnd.IntN(4000))
 			r.cancel = rnd.IntN(4) == 0
 		}
 		runs = append(runs, r)
@@ -100,9 +109,11 @@ func TestSoakStorage(t *testing.T) {
 	}
 	t.Logf("SEED=%d", seed)
 	runs := plannedRuns(n, rand.New(rand.NewPCG(seed, 0)), os.Getenv("SOAK_ONLY"))
-	var servers *serverPair
-	if slices.ContainsFunc(runs, func(r soakRun) bool { return r.kind == "server" }) {
-		servers = &serverPair{a: storetest.StartSamba(t), b: storetest.StartSamba(t)}
+	servers := map[string]*serverPair{}
+	for _, r := range runs {
+		if start := storetest.Servers[r.ends]; start != nil && servers[r.ends] == nil {
+			servers[r.ends] = &serverPair{start(t), start(t)}
+		}
 	}
 	type tally struct{ passed, failed int }
 	table := map[string]*tally{}
@@ -113,10 +124,10 @@ func TestSoakStorage(t *testing.T) {
 			g = &tally{}
 			table[r.group()] = g
 		}
-		if err := soakOne(t, r, servers); err != nil {
+		if err := soakOne(t, r, servers[r.ends]); err != nil {
 			g.failed++
 			total.failed++
-			t.Errorf("run %d (%s, kill %q, cancel %v, seed %d): %v", i, r.kind, r.kill, r.cancel, r.seed, err)
+			t.Errorf("run %d %+v: %v", i, r, err)
 			continue
 		}
 		g.passed++
@@ -148,13 +159,15 @@ type vm struct {
 }
 
 func soakOne(t *testing.T, r soakRun, servers *serverPair) error {
-	if r.kind == "server" {
-		return servers.run(t, r)
+	v := &vm{acked: map[int64]uint64{}}
+	if servers == nil {
+		v.a, v.b = t.TempDir(), t.TempDir()
+		v.from, v.to, v.home = filepath.Join(v.a, "vm"), v.b, filepath.Join(v.b, "vm")
+	} else {
+		servers.place(t, v, fmt.Sprintf("run %d", r.seed))
 	}
-	v := &vm{a: t.TempDir(), b: t.TempDir(), acked: map[int64]uint64{}}
 	defer os.RemoveAll(v.a)
 	defer os.RemoveAll(v.b)
-	v.from, v.to, v.home = filepath.Join(v.a, "vm"), v.b, filepath.Join(v.b, "vm")
 	v.make(t, r)
 	role := "storage"
 	if r.kind == "live" {
@@ -164,9 +177,17 @@ func soakOne(t *testing.T, r soakRun, servers *serverPair) error {
 	if r.kind == "stolen" {
 		env = append(env, envSteal+"=before-switch")
 	}
+	stop := func() {}
+	if r.server {
+		stop = servers.killOne(t, rand.New(rand.NewPCG(r.seed, 5)))
+	}
 	out, err := v.child(role, v.to, env...)
+	stop()
 	if r.kind == "stolen" {
 		return v.checkStolen(err, out)
+	}
+	if r.kind == "live" && r.server && err != nil && strings.Contains(out, smbstore.ErrUncertain.Error()) {
+		return v.at(v.a, v.b) // given up before the switch, which is its right
 	}
 	if err != nil && !killed(err) {
 		return fmt.Errorf("%s: %w: %s", role, err, out)
@@ -198,7 +219,8 @@ func (v *vm) child(role, to string, env ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), append([]string{envChild + "=" + role, envFrom + "=" + v.from, envTo + "=" + to}, env...)...)
+	cmd.Env = append(os.Environ(), append([]string{envChild + "=" + role, envFrom + "=" + v.from, envTo + "=" + to,
+		smbstore.PasswordVariable + "=" + storetest.Password}, env...)...)
 	var acks, msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &acks, &msg
 	err := cmd.Run()
@@ -425,44 +447,31 @@ func (v *vm) checkStolen(err error, out string) error {
 	return v.whole(v.a)
 }
 
-// serverPair are two servers that are killed under migrations.
+// serverPair are two servers, one an end.
 type serverPair struct{ a, b *storetest.Server }
 
-func (p *serverPair) run(t *testing.T, r soakRun) error {
-	name := fmt.Sprintf("run%d", r.seed)
-	v := &vm{a: filepath.Join(p.a.Dir, "vms", name), b: filepath.Join(p.b.Dir, "vms", name), acked: map[int64]uint64{}}
+// place puts a run's two ends on the servers.
+func (p *serverPair) place(t *testing.T, v *vm, name string) {
+	v.a, v.b = filepath.Join(p.a.Dir, "vms", name), filepath.Join(p.b.Dir, "vms", name)
 	must(t, os.MkdirAll(v.a, 0o755))
 	must(t, os.MkdirAll(v.b, 0o755))
-	defer os.RemoveAll(v.a)
-	defer os.RemoveAll(v.b)
 	v.from, v.to, v.home = p.a.Location(name+"/vm").String(), p.b.Location(name).String(), p.b.Location(name+"/vm").String()
-	v.make(t, r)
-	type result struct {
-		out string
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		out, err := v.child("storage", v.to, smbstore.PasswordVariable+"="+storetest.Password)
-		done <- result{out, err}
-	}()
-	rnd := rand.New(rand.NewPCG(r.seed, 5))
+}
+
+// killOne kills one of the servers, some time from now, and starts it again. What it returns waits
+// for that.
+func (p *serverPair) killOne(t *testing.T, rnd *rand.Rand) func() {
 	victim := []*storetest.Server{p.a, p.b}[rnd.IntN(2)]
-	time.Sleep(time.Duration(100+rnd.IntN(900)) * time.Millisecond)
-	victim.Kill()
-	time.Sleep(time.Duration(rnd.IntN(400)) * time.Millisecond)
-	victim.Start(t)
-	res := <-done
-	if res.err == nil {
-		return v.at(v.b, v.a)
-	}
-	if err := v.inOnePlace(); err != nil {
-		return fmt.Errorf("after the server's kill: %w (%s)", err, res.out)
-	}
-	if out, err := v.child("resume", v.home, smbstore.PasswordVariable+"="+storetest.Password); err != nil {
-		return fmt.Errorf("%s\nthen resume: %w: %s", res.out, err, out)
-	}
-	return v.at(v.b, v.a)
+	when, down := time.Duration(50+rnd.IntN(950))*time.Millisecond, time.Duration(rnd.IntN(400))*time.Millisecond
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		time.Sleep(when)
+		victim.Kill()
+		time.Sleep(down)
+		victim.Start(t)
+	}()
+	return func() { <-done }
 }
 
 // Each named fault turns the soak red.

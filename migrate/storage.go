@@ -77,7 +77,13 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	if err := e.into.MkdirAll(""); err != nil {
 		return nil, err
 	}
-	if err := e.into.Mkdir(e.dstName); err != nil {
+	err = e.into.Mkdir(e.dstName)
+	if errors.Is(err, smbstore.ErrUncertain) {
+		if infos, lerr := e.dst.ReadDir(""); lerr == nil && len(infos) == 0 {
+			err = nil // an empty folder harms nobody, whoever made it
+		}
+	}
+	if err != nil {
 		if _, jerr := readJournal(e.dst); errors.Is(err, smbstore.ErrExist) && jerr == nil {
 			return nil, fmt.Errorf("%s: %w", dst, ErrUnfinished)
 		}

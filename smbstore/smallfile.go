@@ -66,8 +66,14 @@ func retryBusy(op func() error) error {
 // WriteFile replaces a small file in one step: readers see the old content or
 // the new, whatever happens, and once it returns the new one is on stable storage.
 func WriteFile(s Store, name string, data []byte) error {
-	temp := path.Join(path.Dir(name), tempMark+nonce())
-	f, err := s.OpenFile(temp, ReadWrite|Create|Exclusive)
+	var temp string
+	var f File
+	err := ErrUncertain
+	for try := 0; errors.Is(err, ErrUncertain) && try < 3; try++ {
+		// A name of which it is unknown whether it was made is left for another.
+		temp = path.Join(path.Dir(name), tempMark+nonce())
+		f, err = s.OpenFile(temp, ReadWrite|Create|Exclusive)
+	}
 	if err != nil {
 		return err
 	}
