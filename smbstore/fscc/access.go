@@ -135,6 +135,11 @@ func (d *SecurityDescriptor) AccessCheckFile(parent *SecurityDescriptor, t *Toke
 // MayOwn reports whether t may make sid the owner of an object: itself, the
 // administrators if it is one, or anybody with SeRestorePrivilege.
 func (t *Token) MayOwn(sid SID) bool {
-	return t.Privileges&SeRestorePrivilege != 0 || !sid.IsZero() && t.User == sid ||
-		sid == SIDAdministrators && t.Has(sid)
+	switch {
+	case sid.IsZero():
+		return false
+	case t.Privileges&SeRestorePrivilege != 0:
+		return true
+	}
+	return t.User == sid || sid == SIDAdministrators && t.Has(sid)
 }

@@ -280,7 +280,7 @@ func TestMayOwn(t *testing.T) {
 		sid   SID
 		want  bool
 	}{{testToken, testUser, true}, {testToken, testStaff, false}, {testToken, testOther, false}, {testToken, SID{}, false},
-		{admin, SIDAdministrators, true}, {testToken, SIDAdministrators, false}, {restore, testOther, true}} {
+		{admin, SIDAdministrators, true}, {testToken, SIDAdministrators, false}, {restore, testOther, true}, {restore, SID{}, false}} {
 		if c.token.MayOwn(c.sid) != c.want {
 			t.Errorf("MayOwn(%v) = %v", c.sid, !c.want)
 		}
