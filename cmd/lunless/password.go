@@ -18,6 +18,7 @@ import (
 func storeFlags(c *cobra.Command) *smbstore.Options {
 	o := &smbstore.Options{}
 	c.Flags().StringVar(&o.CredentialsFile, "credentials", "", "file with username=, password= and domain= lines, as mount.cifs takes it")
+	c.Flags().BoolVar(&o.RequireSigning, "require-signing", false, "sign every message, and refuse servers that do not")
 	c.Flags().IntVar(&o.Connections, "connections", 0, "TCP connections to a server (default 2)")
 	o.Prompt = func(_ context.Context, l smbstore.Location) (string, error) {
 		return askPassword(fmt.Sprintf("Password for %s: ", l))
