@@ -46,15 +46,15 @@ func Resolve(ctx context.Context, home smbstore.Location, o Options) (Resolution
 		return Resolution{}, fmt.Errorf("%s: %w", home, ErrNotWhole)
 	}
 	r := Resolution{Other: other(h, jl)}
-	job := ""
+	job, epoch := "", uint64(0)
 	if jl != nil {
-		job = jl.Job
+		job, epoch = jl.Job, jl.Epoch
 	}
 	// The other end first: between the two the VM has no owner rather than two.
 	if r.Other != (smbstore.Location{}) {
 		r.OtherErr = tellMoved(ctx, r.Other, job, home, jl == nil, o)
 	}
-	r.Record, err = h.Resolve(ctx, host)
+	r.Record, err = h.ResolveAfter(ctx, host, epoch)
 	return r, err
 }
 

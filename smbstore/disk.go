@@ -129,16 +129,21 @@ func Convert(ctx context.Context, src, dst block.Device, o ConvertOptions, progr
 		return err
 	}
 	pass := block.CopyOptions{Parallel: o.Parallel}
+	var copied int64
 	if o.Rate > 0 {
 		pass.Limit = rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate/4, 1<<20)))
 	}
 	if progress != nil {
 		pass.Progress = func(p block.CopyProgress) {
+			copied = p.Copied
 			progress(ConvertProgress{Total: total, Done: max(total-p.Remaining, 0), Copied: p.Copied})
 		}
 	}
 	if err := m.CopyPass(ctx, pass); err != nil {
 		return err
+	}
+	if progress != nil {
+		progress(ConvertProgress{Total: total, Done: total, Copied: copied})
 	}
 	return dst.Flush(ctx)
 }

@@ -184,13 +184,22 @@ func (h *Home) Change(ctx context.Context, job string, next func(Record) (Record
 // Resolve is an administrator's word that host owns the VM here: it breaks the
 // lock whoever holds it, and replaces a record that cannot be read.
 func (h *Home) Resolve(ctx context.Context, host string) (Record, error) {
+	return h.ResolveAfter(ctx, host, 0)
+}
+
+// ResolveAfter is Resolve with an epoch that is above a known one as well: the
+// epoch another home's record has.
+func (h *Home) ResolveAfter(ctx context.Context, host string, epoch uint64) (Record, error) {
 	return h.change(ctx, "", true, func(r Record, err error) (Record, error) {
 		if errors.Is(err, ErrNotExist) || errors.Is(err, ErrBadRecord) {
-			return NewRecord(h.id, host), nil
+			r = NewRecord(h.id, host)
+			r.Epoch = max(r.Epoch, epoch+1)
+			return r, nil
 		}
 		if err != nil {
 			return r, err
 		}
+		r.Epoch = max(r.Epoch, epoch)
 		return r.Resolve(host)
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhd"
+	"lunless/smbstore/vhd"
 	"lunless/smbstore/vhdx"
 )
 
@@ -14,6 +16,16 @@ func openImage(f File, format Format, readOnly bool) (block.Device, error) {
 		return block.NewRaw(f, block.RawOptions{ReadOnly: readOnly})
 	case VHDX:
 		return vhdx.Open(f, vhdx.OpenOptions{ReadOnly: readOnly})
+	case VHD:
+		if !readOnly {
+			return nil, fmt.Errorf("%w: a VHD is only read: convert it to vhdx", block.ErrReadOnly)
+		}
+		return vhd.Open(f)
+	case VHD:
+		if !readOnly {
+			return nil, fmt.Errorf("%w: a VHD is read, not written: convert it to vhdx", ErrFormat)
+		}
+		return vhd.Open(f)
 	}
 	return nil, fmt.Errorf("%w: %q", ErrFormat, format)
 }
