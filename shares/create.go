@@ -48,7 +48,7 @@ type creation struct {
 	ctxs createContexts
 
 	name    pathName
-	link    string          // of the file in shares/state
+	path    string          // of the file, as it is stored
 	desired fscc.AccessMask // generic rights mapped, MAXIMUM_ALLOWED taken out
 	maximum bool            // MAXIMUM_ALLOWED was asked for
 	wantDir bool
@@ -136,7 +136,6 @@ func (c *creation) parseName() (err error) {
 		return smb2.StatusNotADirectory
 	}
 	c.wantDir = c.wantDir || c.name.index
-	c.link = c.r.tree.share.link(c.name.path)
 	return nil
 }
 
@@ -167,7 +166,11 @@ func (c *creation) run(ctx context.Context) (*open, error) {
 		f, err := c.openFile(ctx)
 		switch {
 		case err == nil:
-			return c.openExisting(ctx, f)
+			o, err := c.openExisting(ctx, f)
+			if !errors.Is(err, fs.ErrNotExist) || !c.creates() {
+				return o, err
+			}
+			continue // removed between the two
 		case !errors.Is(err, fs.ErrNotExist) || !c.creates():
 			return nil, err
 		}
@@ -231,7 +234,7 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 		ID:            o.stateID(),
 		Access:        uint32(o.access),
 		Share:         uint32(c.req.ShareAccess),
-		Link:          c.link,
+		Link:          c.r.tree.share.link(c.path),
 		DeleteOnClose: c.req.CreateOptions&smb2.FileDeleteOnClose != 0,
 	}, uint32(transient)))
 	if err != nil {
@@ -241,15 +244,21 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 	return nil
 }
 
-// deleting fails with state.ErrDeletePending if the link of f is going away.
-func (t *tree) deleting(ctx context.Context, store state.Store, f fs.File, link string) error {
-	_, err := store.Update(ctx, f.ID(), func(r state.Record) (state.Record, state.Effects, error) {
+// deleting fails with state.ErrDeletePending if the name by which f was opened is
+// going away, and with fs.ErrNotExist if it is gone. It returns the name as stored.
+func (r *request) deleting(ctx context.Context, f fs.File) (string, error) {
+	path, err := f.Name()
+	if err != nil {
+		return "", err
+	}
+	link := r.tree.share.link(path)
+	_, err = r.conn.srv.store.Update(ctx, f.ID(), func(r state.Record) (state.Record, state.Effects, error) {
 		if r.IsDeleting(link) {
 			return r, state.Effects{}, state.ErrDeletePending
 		}
 		return r, state.Effects{}, nil
 	})
-	return err
+	return path, err
 }
 
 // response describes the open (MS-SMB2 2.2.14). No oplock is ever granted.

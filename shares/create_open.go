@@ -26,7 +26,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	if err := c.checkKind(&info); err != nil {
 		return nil, err
 	}
-	if err := c.r.tree.deleting(ctx, c.r.conn.srv.store, f, c.link); err != nil {
+	if c.path, err = c.r.deleting(ctx, f); err != nil {
 		return nil, err
 	}
 	if err := c.checkDisposition(&info); err != nil {
@@ -197,6 +197,10 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 		return nil, err
 	}
 	c.action = smb2.FileCreated
+	if c.path, err = f.Name(); err != nil {
+		f.Close()
+		return nil, err
+	}
 	o := c.newOpen(f)
 	if err := c.share(ctx, o, 0); err != nil {
 		f.Close() // another open of the new file was faster, and excludes this one
@@ -239,7 +243,7 @@ func (c *creation) openParent(ctx context.Context, folder string) (fs.File, erro
 	if c.wantDir {
 		need = fscc.FILE_ADD_SUBDIRECTORY
 	}
-	if err := c.r.mayAdd(ctx, f, folder, need); err != nil {
+	if err := c.r.mayAdd(ctx, f, need); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -248,8 +252,8 @@ func (c *creation) openParent(ctx context.Context, folder string) (fs.File, erro
 
 // mayAdd says whether the user may put a file or (FILE_ADD_SUBDIRECTORY) a folder
 // into the folder f, which must not be going away itself.
-func (r *request) mayAdd(ctx context.Context, f fs.File, folder string, need fscc.AccessMask) error {
-	if err := r.tree.deleting(ctx, r.conn.srv.store, f, r.tree.share.link(folder)); err != nil {
+func (r *request) mayAdd(ctx context.Context, f fs.File, need fscc.AccessMask) error {
+	if _, err := r.deleting(ctx, f); err != nil {
 		return err
 	}
 	m, err := r.allowed(ctx, f)

@@ -15,7 +15,6 @@ import (
 type renaming struct {
 	r       *request
 	target  string // for fs.FS
-	link    string // of the target in shares/state
 	replace bool
 }
 
@@ -37,7 +36,7 @@ func (r *request) parseRenaming(b []byte) (*renaming, error) {
 	if name.path == "" || name.trailing || name.data || name.index {
 		return nil, smb2.StatusObjectNameInvalid
 	}
-	return &renaming{r: r, target: name.path, link: r.tree.share.link(name.path), replace: in.ReplaceIfExists}, nil
+	return &renaming{r: r, target: name.path, replace: in.ReplaceIfExists}, nil
 }
 
 // rename gives the file another name (MS-FSA 2.1.5.15.12).
@@ -47,8 +46,10 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 		return err
 	}
 	o := r.open
-	source, err := o.file.Name()
+	source, err := r.deleting(ctx, o.file)
 	switch {
+	case errors.Is(err, state.ErrDeletePending):
+		return smb2.StatusAccessDenied
 	case err != nil:
 		return err
 	case source == "":
@@ -57,9 +58,6 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 		return nil
 	}
 	from := r.tree.share.link(source)
-	if err := r.tree.deleting(ctx, o.store, o.file, from); err != nil {
-		return smb2.StatusAccessDenied
-	}
 	if o.dir {
 		r.tree.share.names.Lock()
 		defer r.tree.share.names.Unlock()
@@ -70,15 +68,16 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	if err := n.checkFolder(ctx); err != nil {
 		return err
 	}
-	if from != n.link {
-		if err := n.checkTarget(ctx); err != nil {
-			return err
-		}
+	if err := n.checkTarget(ctx); err != nil {
+		return err
 	}
 	if err := r.tree.fs.Rename(ctx, o.file, n.target, n.replace); err != nil {
 		return err
 	}
-	_, err = o.store.Update(ctx, o.fileID, state.Relink(from, n.link))
+	name, err := o.file.Name()
+	if err == nil {
+		_, err = o.store.Update(ctx, o.fileID, state.Relink(from, r.tree.share.link(name)))
+	}
 	return err
 }
 
@@ -92,12 +91,10 @@ func (r *request) link(ctx context.Context, b []byte) error {
 	if o.dir {
 		return smb2.StatusFileIsADirectory
 	}
-	source, err := o.file.Name()
-	if err != nil {
-		return err
-	}
-	if err := r.tree.deleting(ctx, o.store, o.file, r.tree.share.link(source)); err != nil {
+	if _, err := r.deleting(ctx, o.file); errors.Is(err, state.ErrDeletePending) {
 		return smb2.StatusAccessDenied
+	} else if err != nil {
+		return err
 	}
 	if err := n.checkFolder(ctx); err != nil {
 		return err
@@ -120,7 +117,7 @@ func (n *renaming) checkFolder(ctx context.Context) error {
 	if n.r.open.dir {
 		need = fscc.FILE_ADD_SUBDIRECTORY
 	}
-	if err := n.r.mayAdd(ctx, f, folder, need); err != nil {
+	if err := n.r.mayAdd(ctx, f, need); err != nil {
 		return err
 	}
 	// The folder is opened for that, not sharing DELETE (MS-FSA 2.1.5.15.12, note 185).
@@ -140,8 +137,15 @@ func (n *renaming) checkTarget(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
+	if f.ID() == r.open.fileID {
+		return nil // another name of the same file, or another case of its own
+	}
 	if !n.replace {
 		return smb2.StatusObjectNameCollision
+	}
+	name, err := f.Name()
+	if err != nil {
+		return err
 	}
 	info, err := f.Stat(ctx)
 	if err != nil {
@@ -150,7 +154,7 @@ func (n *renaming) checkTarget(ctx context.Context) error {
 	if info.Dir || info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0 {
 		return smb2.StatusAccessDenied
 	}
-	if _, err := r.conn.srv.store.Update(ctx, f.ID(), state.Replaceable(n.link)); err != nil {
+	if _, err := r.conn.srv.store.Update(ctx, f.ID(), state.Replaceable(r.tree.share.link(name))); err != nil {
 		return err
 	}
 	m, err := r.maximalAccess(ctx, f, n.target, fscc.DELETE, false)
