@@ -5,7 +5,6 @@ import (
 
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhd"
-	"lunless/smbstore/vhd"
 	"lunless/smbstore/vhdx"
 )
 
@@ -19,11 +18,6 @@ func openImage(f File, format Format, readOnly bool) (block.Device, error) {
 	case VHD:
 		if !readOnly {
 			return nil, fmt.Errorf("%w: a VHD is only read: convert it to vhdx", block.ErrReadOnly)
-		}
-		return vhd.Open(f)
-	case VHD:
-		if !readOnly {
-			return nil, fmt.Errorf("%w: a VHD is read, not written: convert it to vhdx", ErrFormat)
 		}
 		return vhd.Open(f)
 	}
