@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhd"
 	"lunless/smbstore/vhdx"
 )
 
@@ -56,7 +57,13 @@ func inspect(ctx context.Context, f File) (DiskInfo, error) {
 		info.LogicalSectorSize, info.PhysicalSectorSize = v.LogicalSectorSize, v.PhysicalSectorSize
 		info.ID, info.LogInUse = v.ID.String(), v.LogInUse
 	case VHD:
-		return DiskInfo{}, fmt.Errorf("VHD: %w", block.ErrNotSupported)
+		d, err := vhd.Open(f) // the caller closes f
+		if err != nil {
+			return DiskInfo{}, err
+		}
+		v, g := d.Info(), d.Geometry()
+		info.Type, info.VirtualSize, info.BlockSize, info.ID = v.Type, v.VirtualSize, v.BlockSize, v.ID
+		info.LogicalSectorSize, info.PhysicalSectorSize = g.LogicalSectorSize, g.PhysicalSectorSize
 	default:
 		g := block.Geometry{LogicalSectorSize: 512, PhysicalSectorSize: 512}
 		info.Type, info.VirtualSize = "fixed", size

@@ -1,0 +1,86 @@
+package smbstore
+
+import (
+	"compress/bzip2"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"lunless/smbstore/block"
+)
+
+// windowsImage unpacks one of the disk images that Windows made.
+func windowsImage(t *testing.T, name string) Location {
+	t.Helper()
+	in, err := os.Open(filepath.Join("../testdata/disks", name+".bz2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(filepath.Join(t.TempDir(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.Copy(out, bzip2.NewReader(in)); err != nil {
+		t.Fatal(err)
+	}
+	return Location{Path: out.Name()}
+}
+
+func openStore(t *testing.T, l Location) Store {
+	t.Helper()
+	s, err := Open(t.Context(), l, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestInspectWindowsImages(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		want DiskInfo
+	}{
+		{"iotest-dynamic-1G.vhdx", DiskInfo{Format: VHDX, Type: "dynamic", VirtualSize: 1 << 30, BlockSize: 32 << 20, LogicalSectorSize: 512, PhysicalSectorSize: 4096}},
+		{"hyperv2012r2-dynamic.vhd", DiskInfo{Format: VHD, Type: "dynamic", VirtualSize: 136365211648, BlockSize: 2 << 20, LogicalSectorSize: 512, PhysicalSectorSize: 512}},
+	} {
+		l := windowsImage(t, c.name)
+		got, err := InspectDisk(t.Context(), openStore(t, l.Dir()), l.Base())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.ID == "" || got.FileSize == 0 {
+			t.Errorf("%s: no id or size: %+v", c.name, got)
+		}
+		got.ID, got.FileSize = "", 0
+		if got != c.want {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestVHDIsOnlyRead: a VHD is converted, never written.
+func TestVHDIsOnlyRead(t *testing.T) {
+	l := windowsImage(t, "hyperv2012r2-dynamic.vhd")
+	if _, _, err := OpenDisk(t.Context(), openStore(t, l.Dir()), l.Base(), DiskOptions{}); !errors.Is(err, block.ErrReadOnly) {
+		t.Errorf("open for writing: %v, want ErrReadOnly", err)
+	}
+	to := Location{Path: filepath.Join(t.TempDir(), "new.vhdx")}
+	if err := ConvertDisk(t.Context(), ConvertDiskOptions{Source: l, Destination: to}); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := InspectDisk(t.Context(), openStore(t, to.Dir()), to.Base()); err != nil || i.Format != VHDX || i.VirtualSize != 136365211648 {
+		t.Errorf("converted: %+v, %v", i, err)
+	}
+	if err := ConvertDisk(t.Context(), ConvertDiskOptions{Source: l, Destination: to}); !errors.Is(err, ErrExist) {
+		t.Errorf("over an existing file: %v, want ErrExist", err)
+	}
+	vhd := Location{Path: filepath.Join(t.TempDir(), "x.vhd")}
+	if err := ConvertDisk(t.Context(), ConvertDiskOptions{Source: l, Destination: vhd}); !errors.Is(err, ErrFormat) {
+		t.Errorf("to a VHD: %v, want ErrFormat", err)
+	}
+}
