@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -229,5 +230,86 @@ func testSMBReplaced(t *testing.T, server *storetest.Server) {
 	}
 	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, smbstore.ErrNotExist) {
 		t.Errorf("got %v, want ErrNotExist", err)
+	}
+}
+
+// A server that goes down with its machine loses what was acknowledged and not
+// synced. It is sent again, and a Sync that succeeds covers it.
+func TestSMBReplay(t *testing.T) {
+	eachServer(t, testSMBReplay)
+}
+
+func testSMBReplay(t *testing.T, server *storetest.Server) {
+	o := server.Options()
+	o.ReplayBuffer = 1 << 20
+	s, err := smbstore.Open(t.Context(), server.Location(""), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f, err := s.OpenFile("disk", smbstore.ReadWrite|smbstore.Create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(fill byte, off int64, n int) {
+		t.Helper()
+		if _, err := f.WriteAt(bytes.Repeat([]byte{fill}, n), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1, 0, 64<<10)
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	write(2, 0, 4096)
+	write(3, 4096, 4096)
+	write(4, 4096, 4096) // over it: the order must be kept
+	if err := f.Truncate(32 << 10); err != nil {
+		t.Fatal(err)
+	}
+	write(5, 100<<10, 10)
+	server.Kill()
+	// What the machine would have forgotten.
+	disk := server.Dir + "/vms/disk"
+	if err := os.Truncate(disk, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	server.Start(t)
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 100<<10+10 {
+		t.Fatalf("%d bytes", len(got))
+	}
+	for off, want := range map[int]byte{0: 2, 4095: 2, 4096: 4, 8191: 4, 8192: 0, 100 << 10: 5} {
+		if got[off] != want {
+			t.Errorf("byte %d is %d, want %d", off, got[off], want)
+		}
+	}
+	// Synced: not sent again. And at the buffer's bound it is synced by itself.
+	for i := range 10 {
+		write(6, int64(i)<<18, 1<<18)
+	}
+	server.Kill()
+	if err := os.WriteFile(disk, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	server.Start(t)
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(disk); err != nil || st.Size() != 10<<18 {
+		t.Fatalf("%v %v", st, err)
+	}
+	first := make([]byte, 1)
+	if _, err := f.ReadAt(first, 0); err != nil || first[0] != 0 {
+		t.Errorf("a write was sent again that a sync had covered: %v %v", first, err)
 	}
 }
