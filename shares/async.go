@@ -36,7 +36,7 @@ func (c *conn) startAsync(r *request, j *job) {
 	c.asyncs.Add(1)
 	go func() {
 		defer c.asyncs.Done()
-		defer j.done()
+		defer c.release(j)
 		defer func() {
 			if v := recover(); v != nil {
 				c.abort(c.crashed(v))
@@ -73,7 +73,7 @@ func (c *conn) finishAsync(op *asyncOp, sealed *session) {
 	}
 	c.send(p.buf.b)
 	c.srv.metrics.request(r)
-	if r.status.IsError() {
+	if r.failed() {
 		c.logFailure(r, err)
 	}
 }

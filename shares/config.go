@@ -53,6 +53,7 @@ type Limits struct {
 	Connections int           // at a time; default 10000
 	Credits     int           // a connection (MS-SMB2 3.3.1.2); default 8192
 	Workers     int           // data requests of a connection that wait for disks at a time; default 64
+	InFlight    int           // bytes those may hold in buffers; default 64 MiB
 	Sessions    int           // a connection; default 1024
 	Trees       int           // a session; default 4096
 	Opens       int           // a session; default 65536
@@ -77,6 +78,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Connections, 10000)
 	def(&l.Credits, 8192)
 	def(&l.Workers, 64)
+	def(&l.InFlight, 64<<20)
 	def(&l.Sessions, 1024)
 	def(&l.Trees, 4096)
 	def(&l.Opens, 65536)

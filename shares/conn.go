@@ -19,7 +19,7 @@ import (
 const (
 	maxTransfer = 8 << 20   // most bytes of one READ, WRITE or transaction
 	inlineRead  = 64 << 10  // a longer READ goes to a worker
-	batchSize   = 256 << 10 // responses gathered before they are sent
+	batchSize   = 192 << 10 // responses gathered before they are sent
 	laneDepth   = 64        // frames waiting for the lane before the reader waits
 )
 
@@ -45,10 +45,12 @@ type conn struct {
 	job     job
 	workers int
 
-	lane   chan *job      // work for the lane goroutine
-	work   chan *job      // work for whichever worker is free
-	tasks  sync.WaitGroup // the lane and the workers
-	asyncs sync.WaitGroup // requests that have gone async
+	lane     chan *job      // work for the lane goroutine
+	laneDone chan struct{}  // closed when that has ended
+	work     chan *job      // work for whichever worker is free
+	tasks    sync.WaitGroup // the workers
+	asyncs   sync.WaitGroup // requests that have gone async
+	inFlight budget         // bytes that workers may hold
 
 	mu        sync.Mutex // after Server.mu
 	ended     bool
@@ -67,17 +69,6 @@ type conn struct {
 	authed     atomic.Bool  // a session has been authenticated
 }
 
-// job is a frame, decrypted or not, on its way to the goroutine that answers it.
-type job struct {
-	buf      *buffer // what msg lies in; nil: the receiver's
-	msg      []byte
-	sealed   *session // whose key decrypted msg
-	raw      bool     // msg still has its transform header
-	admitted bool     // its message ids have been taken
-}
-
-var jobPool = sync.Pool{New: func() any { return new(job) }}
-
 func newConn(srv *Server, nc net.Conn) *conn {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &conn{
@@ -85,12 +76,15 @@ func newConn(srv *Server, nc net.Conn) *conn {
 		log:      srv.log.With("client", nc.RemoteAddr().String()),
 		in:       newReceiver(nc),
 		lane:     make(chan *job, laneDepth),
+		laneDone: make(chan struct{}),
 		work:     make(chan *job),
+		inFlight: newBudget(int64(srv.cfg.Limits.InFlight)),
 		sessions: map[uint64]*session{},
 		async:    map[uint64]*asyncOp{},
 		window:   newWindow(srv.cfg.Limits.Credits),
 	}
-	c.batch = reply{buf: getBuffer(batchSize + inlineRead), flush: c.send, frame: -1}
+	c.batch = reply{flush: c.send, frame: -1}
+	c.inFlight.freed.L = &c.inFlight.mu
 	c.lastUse.Store(c.opened.UnixNano())
 	return c
 }
@@ -98,16 +92,15 @@ func newConn(srv *Server, nc net.Conn) *conn {
 // serve reads and answers until the connection ends, then takes everything down
 // that belonged to it.
 func (c *conn) serve() {
-	c.tasks.Add(1)
 	go c.runLane()
 	err := c.read()
 	if err != nil {
-		c.cancel(err)
-		c.nc.Close() // whoever is writing fails now
+		c.abort(err) // whoever is writing fails now
 	}
-	close(c.work) // only the reader, which is gone, hands out work
-	close(c.lane)
+	close(c.work) // only the reader hands out work, and workers pass some on to the lane
 	c.tasks.Wait()
+	close(c.lane)
+	<-c.laneDone
 	c.teardown(err)
 }
 
@@ -153,7 +146,7 @@ func (c *conn) frame(frame []byte) error {
 	case smb2.ProtocolTransform:
 		if len(frame) > smallFrame {
 			c.job.raw = true
-			return c.toWorker(c.detached())
+			return c.toWorker()
 		}
 		if err := c.unseal(&c.job); err != nil {
 			return err
@@ -173,7 +166,7 @@ func (c *conn) unseal(j *job) error {
 		return fatalError{err}
 	}
 	s := c.findSession(id)
-	if s == nil || s.opener == nil {
+	if s == nil || !s.isValid() || s.opener == nil {
 		return fatalf("message encrypted for session %x, which has no key", id)
 	}
 	// Opening uses the bytes behind the frame, where the next may be already.
@@ -228,7 +221,7 @@ func (c *conn) schedule(j *job) error {
 	case onReader:
 		return c.answer(j)
 	case onWorker:
-		return c.toWorker(c.detached())
+		return c.toWorker()
 	}
 	return c.toLane(c.detached())
 }
@@ -249,12 +242,15 @@ func (c *conn) answer(j *job) error {
 	if r.related {
 		ch.broken = smb2.StatusInvalidParameter // nothing to be related to
 	}
+	if c.batch.buf == nil {
+		c.batch.buf = getBuffer(batchSize + inlineRead)
+	}
 	c.batch.begin(j.sealed)
 	err := c.run(r, &ch)
 	if err == errWouldWait {
 		c.batch.cancel()
 		j.admitted = true
-		return c.toWorker(c.detached())
+		return c.toWorker()
 	}
 	if err != nil {
 		c.batch.cancel()
@@ -269,139 +265,15 @@ func (c *conn) answer(j *job) error {
 	return nil
 }
 
-// flush sends what the reader has gathered.
+// flush sends what the reader has gathered, and lets go of the buffer: an idle
+// connection needs none.
 func (c *conn) flush() {
-	if len(c.batch.buf.b) > 0 {
-		c.send(c.batch.buf.b)
-		c.batch.buf.b = c.batch.buf.b[:0]
+	if b := c.batch.buf; b != nil {
+		c.send(b.b)
+		b.release()
+		c.batch.buf = nil
 	}
 }
-
-// detached is the reader's job with a message of its own.
-func (c *conn) detached() *job {
-	j := jobPool.Get().(*job)
-	*j = c.job
-	j.buf, j.msg = c.in.detach(c.job.msg)
-	return j
-}
-
-func (j *job) done() {
-	j.buf.release()
-	*j = job{}
-	jobPool.Put(j)
-}
-
-// toWorker hands a job to a worker, making one if none is free and there may be
-// more. If all are busy the reader waits, and the client with it.
-func (c *conn) toWorker(j *job) error {
-	select {
-	case c.work <- j:
-		return nil
-	default:
-	}
-	if c.workers < c.srv.cfg.Limits.Workers {
-		c.workers++
-		c.tasks.Add(1)
-		go c.runWorker(j)
-		return nil
-	}
-	c.flush()
-	select {
-	case c.work <- j:
-		return nil
-	case <-c.ctx.Done():
-		j.done()
-		return context.Cause(c.ctx)
-	}
-}
-
-// toLane queues a job for the lane.
-func (c *conn) toLane(j *job) error {
-	select {
-	case c.lane <- j:
-		return nil
-	default:
-	}
-	c.flush()
-	select {
-	case c.lane <- j:
-		return nil
-	case <-c.ctx.Done():
-		j.done()
-		return context.Cause(c.ctx)
-	}
-}
-
-func (c *conn) runLane() {
-	w := worker{c: c}
-	defer c.tasks.Done()
-	for j := range c.lane {
-		w.do(j)
-	}
-	w.close()
-}
-
-func (c *conn) runWorker(j *job) {
-	w := worker{c: c}
-	defer c.tasks.Done()
-	for ok := true; ok; j, ok = <-c.work {
-		w.do(j)
-	}
-	w.close()
-}
-
-// worker is what a goroutine of a connection needs to answer frames.
-type worker struct {
-	c     *conn
-	reply reply
-	req   *request
-}
-
-// do answers one frame. An error ends the connection.
-func (w *worker) do(j *job) {
-	defer func() {
-		if v := recover(); v != nil {
-			w.c.abort(w.c.crashed(v))
-		}
-	}()
-	if err := w.answer(j); err != nil {
-		w.c.abort(err)
-	}
-}
-
-func (w *worker) answer(j *job) error {
-	c := w.c
-	if c.ctx.Err() != nil {
-		j.done()
-		return nil
-	}
-	if j.raw {
-		if err := c.unseal(j); err != nil {
-			j.done()
-			return err
-		}
-	}
-	if w.req == nil {
-		w.req = new(request)
-	}
-	w.reply.buf = getBuffer(0)
-	async, err := c.runFrame(j, &w.reply, w.req)
-	if err == nil {
-		if err = w.reply.end(); err == nil {
-			c.send(w.reply.buf.b)
-		}
-	}
-	w.reply.buf.release()
-	if async && err == nil {
-		c.startAsync(w.req, j)
-		w.req = nil
-		return nil
-	}
-	j.done()
-	return err
-}
-
-func (w *worker) close() { w.req = nil }
 
 // send writes finished frames. A failure ends the connection.
 func (c *conn) send(frames []byte) {
@@ -422,6 +294,7 @@ func (c *conn) send(frames []byte) {
 func (c *conn) abort(err error) {
 	c.cancel(err)
 	c.nc.Close()
+	c.inFlight.close()
 }
 
 // crashed turns a panic into the end of the connection it happened on.

@@ -3,8 +3,6 @@ package shares
 import (
 	"encoding/binary"
 	"errors"
-	"time"
-
 	"lunless/smbstore/smb2"
 )
 
@@ -100,7 +98,7 @@ func maxTransact(l transfers) uint32 { return l.transact }
 // returns errWouldWait, with nothing done, if the handler has to be run again
 // where it may wait, and otherwise an error only if the connection must end.
 func (c *conn) run(r *request, ch *chain) error {
-	r.started = time.Now()
+	r.started = clock()
 	err := c.check(r, ch)
 	if err == nil {
 		err = commandOf(r.hdr.Command).handle(c.ctx, r)
@@ -122,7 +120,7 @@ func (c *conn) run(r *request, ch *chain) error {
 		r.interim()
 	}
 	c.srv.metrics.request(r)
-	if r.status.IsError() {
+	if r.failed() {
 		c.logFailure(r, err)
 	}
 	return nil
@@ -177,14 +175,15 @@ func (c *conn) checkSession(r *request, ch *chain) error {
 	if s == nil {
 		return c.checkNoSession(r)
 	}
+	if code != smb2.CommandSessionSetup && !s.isValid() {
+		r.session = nil // its keys may be about to be made
+		return smb2.StatusUserSessionDeleted
+	}
 	if err := c.verify(r, s); err != nil {
 		return err
 	}
 	if code == smb2.CommandSessionSetup || code == smb2.CommandNegotiate {
 		return nil
-	}
-	if !s.isValid() {
-		return smb2.StatusUserSessionDeleted
 	}
 	if s.encrypt {
 		r.reply.seal(s)

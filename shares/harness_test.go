@@ -5,11 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"lunless/shares/accounts"
 	"lunless/shares/fs"
@@ -25,6 +28,7 @@ const (
 type testServer struct {
 	*Server
 	addr string
+	reg  *prometheus.Registry
 	root string // what the share holds
 }
 
@@ -45,6 +49,8 @@ func startServer(t testing.TB, change func(*Config)) *testServer {
 		Shares: []Share{{Name: "vms", Path: root, FS: openFS(t, root), Comment: "virtual machines"}},
 		Logger: testLogger(t),
 	}
+	reg := prometheus.NewRegistry()
+	cfg.Registerer = reg
 	if change != nil {
 		change(&cfg)
 	}
@@ -68,7 +74,7 @@ func startServer(t testing.TB, change func(*Config)) *testServer {
 			t.Errorf("Serve returned %v", err)
 		}
 	})
-	return &testServer{Server: srv, addr: l.Addr().String(), root: root}
+	return &testServer{Server: srv, addr: l.Addr().String(), reg: reg, root: root}
 }
 
 func openFS(t testing.TB, root string) fs.FS {
@@ -79,6 +85,20 @@ func openFS(t testing.TB, root string) fs.FS {
 	}
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// scrape returns a sample of the metrics endpoint by its name and labels as they
+// stand there, "" if there is none.
+func (s *testServer) scrape(t *testing.T, sample string) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	MetricsHandler(s.reg).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), sample+" "); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // testLogger writes to the test's log where SERVER_LOG is set to a level.

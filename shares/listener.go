@@ -30,7 +30,7 @@ func (srv *Server) Serve(ctx context.Context, l net.Listener) error {
 
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	go srv.watch(ctx)
+	srv.watchOnce.Do(func() { go srv.watch() })
 
 	var backoff time.Duration
 	for {
@@ -88,20 +88,17 @@ func (srv *Server) accept(nc net.Conn) {
 
 // watch cuts connections that take too long: to authenticate, to take a response
 // off our hands, or to do anything at all while nothing is open.
-func (srv *Server) watch(ctx context.Context) {
+func (srv *Server) watch() {
 	l := srv.cfg.Limits
 	period := max(min(l.Login, l.Idle, l.Write)/4, 10*time.Millisecond)
 	tick := time.NewTicker(period)
 	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-srv.stop:
-			return
-		case <-ctx.Done():
+	for range tick.C {
+		srv.mu.Lock()
+		if srv.stopping.Load() && len(srv.conns) == 0 {
+			srv.mu.Unlock()
 			return
 		}
-		srv.mu.Lock()
 		list := make([]*conn, 0, len(srv.conns))
 		for c := range srv.conns {
 			list = append(list, c)

@@ -244,6 +244,9 @@ func (c *conn) negotiateSMB1(frame []byte) error {
 		return fatalf("SMB1 negotiate after other messages")
 	}
 	c.neg = n
+	if c.batch.buf == nil {
+		c.batch.buf = getBuffer(0)
+	}
 	c.batch.begin(nil)
 	if err := r.respond(c.srv.negotiateResponse(&n, dialect)); err != nil {
 		return err

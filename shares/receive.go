@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	receiveSize  = 128 << 10 // of a receive buffer where no large frames are about
+	receiveStart = 12 << 10  // of a fresh connection's receive buffer
+	receiveSize  = 128 << 10 // of one that has been filled, where no large frames are about
 	smallFrame   = 68 << 10  // larger frames own the buffer they arrive in
 	maxUnauth    = 68 << 10  // largest frame before a session is authenticated
 	frameMargin  = 128 << 10 // headers, padding and transforms around the largest transfer
@@ -28,12 +29,13 @@ type receiver struct {
 	r, w int
 	max  int // largest frame accepted
 
-	large int // size of a large frame seen not long ago, else 0
-	since int // buffers filled since then
+	large int  // size of a large frame seen not long ago, else 0
+	since int  // buffers filled since then
+	busy  bool // the buffer was filled to the brim: there is more where that came from
 }
 
 func newReceiver(src io.Reader) receiver {
-	return receiver{src: src, buf: getBuffer(receiveSize), max: maxUnauth}
+	return receiver{src: src, buf: getBuffer(receiveStart), max: maxUnauth}
 }
 
 // room is what of the buffer holds data: opening a sealed frame in place uses a
@@ -90,6 +92,7 @@ func (in *receiver) fill() error {
 	n, err := in.src.Read(in.room()[in.w:end])
 	in.w += n
 	if n > 0 {
+		in.busy = in.w == len(in.room())
 		return nil
 	}
 	if err == nil {
@@ -108,6 +111,9 @@ func (in *receiver) makeRoom(need int) {
 				in.replace(receiveSize)
 			}
 		}
+	}
+	if in.busy && cap(in.buf.b) < receiveSize {
+		in.replace(receiveSize)
 	}
 	if in.r+need <= len(in.room()) && in.w < len(in.room()) {
 		return

@@ -50,7 +50,7 @@ type request struct {
 	granted   bool        // credits have been granted, with the interim response
 	asyncID   uint64      // nonzero once an interim response has been decided on
 	async     func(ctx context.Context) error
-	started   time.Time
+	started   time.Duration // by clock
 
 	// Wire structs of the data path live here, so that handing them to an
 	// interface allocates nothing.
@@ -88,6 +88,12 @@ func (r *request) respondPayload(status smb2.Status, m body, n int) error {
 }
 
 var errResponded = errors.New("shares: request answered twice")
+
+// failed says that the command has been answered with an error.
+// STATUS_MORE_PROCESSING_REQUIRED has the form of one and is none.
+func (r *request) failed() bool {
+	return r.status.IsError() && r.status != smb2.StatusMoreProcessingRequired
+}
 
 // fail answers with an ERROR response (MS-SMB2 2.2.2).
 func (r *request) fail(status smb2.Status) {

@@ -29,9 +29,10 @@ type Server struct {
 	store   state.Store // what is open, and who has locked what
 	ipc     *share
 
-	stopping atomic.Bool
-	stop     chan struct{} // closed when Shutdown begins
-	wg       sync.WaitGroup
+	stopping  atomic.Bool
+	stop      chan struct{}  // closed when Shutdown begins
+	wg        sync.WaitGroup // listeners and connections
+	watchOnce sync.Once
 
 	mu        sync.Mutex // outermost
 	shares    map[string]*share

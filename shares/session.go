@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lunless/smbstore/fscc"
@@ -30,8 +31,9 @@ type session struct {
 	opener          *smb2.Opener
 	setup           sessionSetup // the exchange in progress
 
+	valid atomic.Bool // authenticated, and not ended; set under mu, after all above
+
 	mu       sync.RWMutex // after conn.mu; before an open's locks
-	valid    bool         // authenticated, and not ended
 	trees    map[uint32]*tree
 	lastTree uint32
 	opens    map[uint64]*open // by the volatile part of the FileId
@@ -46,11 +48,7 @@ var (
 )
 
 // isValid reports whether the session is authenticated and has not ended.
-func (s *session) isValid() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.valid
-}
+func (s *session) isValid() bool { return s.valid.Load() }
 
 // tree finds a tree connect of the session, or nil.
 func (s *session) tree(id uint32) *tree {
@@ -76,7 +74,7 @@ func (s *session) findOpen(id smb2.FileID) *open {
 func (s *session) addOpen(o *open) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.valid || s.trees[o.tree.id] != o.tree {
+	if !s.valid.Load() || s.trees[o.tree.id] != o.tree {
 		return false
 	}
 	s.opens[o.id.Volatile] = o
@@ -124,8 +122,7 @@ func (s *session) closeOpens(ctx context.Context, t *tree, why error) {
 func (s *session) end(ctx context.Context, why error) {
 	s.conn.removeSession(s)
 	s.mu.Lock()
-	wasValid := s.valid
-	s.valid = false
+	wasValid := s.valid.Swap(false)
 	trees := slices.Collect(maps.Values(s.trees))
 	clear(s.trees)
 	s.mu.Unlock()

@@ -115,9 +115,7 @@ func (s *session) accept(p *sessionSetup, q *smb2.SessionSetupRequest) error {
 	if c.srv.cfg.Encrypt {
 		s.encrypt, s.signingRequired = true, false
 	}
-	s.mu.Lock()
-	s.valid = true
-	s.mu.Unlock()
+	s.valid.Store(true)
 	if !s.anonymous {
 		c.authed.Store(true)
 		c.creditMu.Lock()

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -129,6 +130,11 @@ func (srv *Server) RemoveShare(ctx context.Context, name string) error {
 	return nil
 }
 
+// same reports whether nothing has changed between the two.
+func (s *Share) same(t *Share) bool {
+	return reflect.TypeOf(s.FS).Comparable() && *s == *t
+}
+
 // SetShares makes list what the server shares. Shares that are in it unchanged
 // go on undisturbed; those that have changed or are missing end first. Nothing
 // changes if one of the list is refused.
@@ -146,7 +152,7 @@ func (srv *Server) SetShares(ctx context.Context, list []Share) error {
 	var ended []*share
 	srv.mu.Lock()
 	for key, s := range srv.shares {
-		if n := next[key]; n != nil && n.Share == s.Share {
+		if n := next[key]; n != nil && n.Share.same(&s.Share) {
 			next[key] = s
 		} else {
 			ended = append(ended, s)

@@ -56,7 +56,7 @@ func shareOfPath(path string) (string, bool) {
 func (s *session) addTree(t *tree) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.valid {
+	if !s.valid.Load() {
 		return smb2.StatusUserSessionDeleted
 	}
 	if len(s.trees) >= s.conn.srv.cfg.Limits.Trees {

@@ -561,3 +561,35 @@ func TestRemoveShare(t *testing.T) {
 		t.Error(st)
 	}
 }
+
+// TestMetrics: what was done shows on the metrics endpoint.
+func TestMetrics(t *testing.T) {
+	srv := startServer(t, nil)
+	bad := dialRaw(t, srv.addr)
+	bad.negotiate(smb2.Dialect311)
+	if st := bad.setup(testUser, "wrong", 0); st != smb2.StatusLogonFailure {
+		t.Error(st)
+	}
+	bad.nc.Close()
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	id := c.create("f")
+	c.call(smb2.CommandWrite, &smb2.WriteRequest{Length: 7, FileID: id}, make([]byte, 7))
+	c.call(smb2.CommandRead, readRequest(id, 5), nil)
+	c.call(smb2.CommandRead, &smb2.ReadRequest{FileID: id, Length: 1, Offset: 100}, nil)
+	for sample, want := range map[string]string{
+		"lunless_sessions":                                              "1",
+		"lunless_tree_connects":                                         "1",
+		"lunless_opens":                                                 "1",
+		"lunless_read_bytes_total":                                      "5",
+		"lunless_written_bytes_total":                                   "7",
+		`lunless_auth_failures_total{reason="logon"}`:                   "1",
+		`lunless_requests_total{class="ok",command="READ"}`:             "1",
+		`lunless_requests_total{class="error",command="READ"}`:          "1",
+		`lunless_requests_total{class="error",command="SESSION_SETUP"}`: "1",
+		`lunless_request_seconds_count{command="WRITE"}`:                "1",
+	} {
+		if got := srv.scrape(t, sample); got != want {
+			t.Errorf("%s %s, want %s", sample, got, want)
+		}
+	}
+}

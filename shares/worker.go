@@ -1,0 +1,218 @@
+package shares
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+
+	"lunless/smbstore/smb2"
+)
+
+// job is a frame, decrypted or not, on its way to the goroutine that answers it.
+type job struct {
+	buf      *buffer // what msg lies in; nil: the receiver's
+	msg      []byte
+	sealed   *session // whose key decrypted msg
+	raw      bool     // msg still has its transform header
+	admitted bool     // its message ids have been taken
+	cost     int64    // what it takes from the connection's budget
+}
+
+var jobPool = sync.Pool{New: func() any { return new(job) }}
+
+// detached is the reader's job with a message of its own.
+func (c *conn) detached() *job {
+	j := jobPool.Get().(*job)
+	*j = c.job
+	j.buf, j.msg = c.in.detach(c.job.msg)
+	return j
+}
+
+// toWorker hands the reader's job to a worker, making one if none is free and
+// there may be more. If all are busy, or hold all the memory they may, the reader
+// waits, and the client with it.
+func (c *conn) toWorker() error {
+	cost := c.job.bytes()
+	if !c.inFlight.take(cost, false) {
+		c.flush()
+		if !c.inFlight.take(cost, true) {
+			return context.Cause(c.ctx)
+		}
+	}
+	j := c.detached()
+	j.cost = cost
+	select {
+	case c.work <- j:
+		return nil
+	default:
+	}
+	if c.workers < c.srv.cfg.Limits.Workers {
+		c.workers++
+		c.tasks.Add(1)
+		go c.runWorker(j)
+		return nil
+	}
+	c.flush()
+	select {
+	case c.work <- j:
+		return nil
+	case <-c.ctx.Done():
+		c.release(j)
+		return context.Cause(c.ctx)
+	}
+}
+
+// bytes is what answering the job takes in buffers, more or less.
+func (j *job) bytes() int64 {
+	n := int64(len(j.msg))
+	if !j.raw && smb2.Command(binary.LittleEndian.Uint16(j.msg[12:])) == smb2.CommandRead && n >= smb2.HeaderSize+8 {
+		n += min(int64(binary.LittleEndian.Uint32(j.msg[smb2.HeaderSize+4:])), maxTransfer)
+	}
+	return n
+}
+
+// release gives back what a job holds.
+func (c *conn) release(j *job) {
+	c.inFlight.give(j.cost)
+	j.buf.release()
+	*j = job{}
+	jobPool.Put(j)
+}
+
+// toLane queues a job for the lane, on behalf of the reader or of a worker that
+// has found out only by decrypting it where it belongs.
+func (c *conn) toLane(j *job) error {
+	select {
+	case c.lane <- j:
+		return nil
+	default:
+	}
+	if j.cost == 0 { // of the reader: what it has gathered must not wait
+		c.flush()
+	}
+	select {
+	case c.lane <- j:
+		return nil
+	case <-c.ctx.Done():
+		c.release(j)
+		return context.Cause(c.ctx)
+	}
+}
+
+func (c *conn) runLane() {
+	w := worker{c: c}
+	defer close(c.laneDone)
+	for j := range c.lane {
+		w.do(j)
+	}
+}
+
+func (c *conn) runWorker(j *job) {
+	w := worker{c: c}
+	defer c.tasks.Done()
+	for ok := true; ok; j, ok = <-c.work {
+		w.do(j)
+	}
+}
+
+// worker is what a goroutine of a connection needs to answer frames.
+type worker struct {
+	c     *conn
+	reply reply
+	req   *request
+}
+
+// do answers one frame. An error ends the connection.
+func (w *worker) do(j *job) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.c.abort(w.c.crashed(v))
+		}
+	}()
+	if err := w.answer(j); err != nil {
+		w.c.abort(err)
+	}
+}
+
+func (w *worker) answer(j *job) error {
+	c := w.c
+	if c.ctx.Err() != nil {
+		c.release(j)
+		return nil
+	}
+	if j.raw {
+		err := c.unseal(j)
+		if err == nil {
+			var where place
+			if where, err = placeOf(j); err == nil && where == ordered {
+				return c.toLane(j)
+			}
+		}
+		if err != nil {
+			c.release(j)
+			return err
+		}
+	}
+	if w.req == nil {
+		w.req = new(request)
+	}
+	w.reply.buf = getBuffer(0)
+	async, err := c.runFrame(j, &w.reply, w.req)
+	if err == nil {
+		if err = w.reply.end(); err == nil {
+			c.send(w.reply.buf.b)
+		}
+	}
+	w.reply.buf.release()
+	if async && err == nil {
+		c.startAsync(w.req, j)
+		w.req = nil
+		return nil
+	}
+	c.release(j)
+	return err
+}
+
+// budget is a number of bytes that may be held at a time.
+type budget struct {
+	mu     sync.Mutex // innermost
+	freed  sync.Cond
+	free   int64
+	size   int64
+	closed bool
+}
+
+func newBudget(size int64) budget { return budget{free: size, size: size} }
+
+// take takes n bytes; a holder of none may take any number. It reports false if
+// they are not free, which with wait happens only once the budget is closed.
+func (b *budget) take(n int64, wait bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.free < n && b.free < b.size {
+		if !wait || b.closed {
+			return false
+		}
+		b.freed.Wait()
+	}
+	b.free -= n
+	return true
+}
+
+func (b *budget) give(n int64) {
+	if n == 0 {
+		return
+	}
+	b.mu.Lock()
+	b.free += n
+	b.mu.Unlock()
+	b.freed.Signal()
+}
+
+// close makes those who wait give up.
+func (b *budget) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.freed.Broadcast()
+}
