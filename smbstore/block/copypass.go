@@ -190,12 +190,12 @@ func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
 		if err := p.copyRange(ctx, (*buf)[:c], from); err != nil {
 			return err
 		}
-		p.m.todo.Clear(from, c)
 		at = from + c
 	}
 }
 
-// copyRange brings granules over; the caller holds their lock.
+// copyRange brings granules over and takes them off the list; the caller holds
+// their lock.
 func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) error {
 	if err := p.m.Err(); err != nil {
 		return err
@@ -205,23 +205,24 @@ func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) error {
 	}
 	n := int64(len(buf))
 	var err error
-	if IsZero(buf) {
+	count := func(c *CopyProgress) *int64 { return &c.Copied }
+	switch {
+	case !IsZero(buf):
+		err = p.m.dst.WriteAt(ctx, buf, off, 0)
+	case p.m.dstZero.Load():
 		// Even a new destination may hold a mirrored write here whose source
 		// has been zeroed since, but then the zeroing was mirrored too.
-		if p.m.dstZero.Load() {
-			p.report(func(c *CopyProgress) { c.Skipped += n })
-			return nil
-		}
+		count = func(c *CopyProgress) *int64 { return &c.Skipped }
+	default:
 		err = p.m.dst.WriteZeroes(ctx, off, n, 0)
-		p.report(func(c *CopyProgress) { c.Zeroed += n })
-	} else {
-		err = p.m.dst.WriteAt(ctx, buf, off, 0)
-		p.report(func(c *CopyProgress) { c.Copied += n })
+		count = func(c *CopyProgress) *int64 { return &c.Zeroed }
 	}
-	if err == nil {
+	switch {
+	case err == nil:
+		p.m.todo.Clear(off, n)
+		p.report(func(c *CopyProgress) { *count(c) += n })
 		return nil
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	p.m.Detach(fmt.Errorf("copy to destination: %w", err))
