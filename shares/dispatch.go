@@ -143,9 +143,12 @@ func (c *conn) check(r *request, ch *chain) error {
 		}
 	}
 	if cmd.needs&needTree != 0 {
-		if err := c.checkTree(r, ch); err != nil {
+		if err := c.checkTree(r); err != nil {
 			return err
 		}
+	}
+	if code == smb2.CommandCreate && r.session.countOpens() >= c.srv.cfg.Limits.Opens {
+		return smb2.StatusInsufficientResources
 	}
 	if cmd.needs&(needOpen|mayOpen) != 0 {
 		return c.findOpen(r, ch, cmd)
@@ -252,7 +255,7 @@ func (c *conn) checkPayload(r *request, cmd *command) error {
 const creditUnit = 64 << 10
 
 // checkTree finds the tree connect (MS-SMB2 3.3.5.2.11).
-func (c *conn) checkTree(r *request, ch *chain) error {
+func (c *conn) checkTree(r *request) error {
 	t := r.session.tree(r.hdr.TreeID)
 	if t == nil {
 		return smb2.StatusNetworkNameDeleted

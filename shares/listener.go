@@ -140,10 +140,7 @@ func (c *conn) hasOpens() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.sessions {
-		s.mu.RLock()
-		n := len(s.opens)
-		s.mu.RUnlock()
-		if n > 0 {
+		if s.countOpens() > 0 {
 			return true
 		}
 	}

@@ -95,6 +95,13 @@ func (s *session) removeOpen(o *open) bool {
 	return true
 }
 
+// countOpens is how many opens the session has.
+func (s *session) countOpens() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.opens)
+}
+
 // openList is what is open at the moment, of one tree connect or (nil) of all.
 func (s *session) openList(t *tree) []*open {
 	s.mu.RLock()

@@ -1,0 +1,207 @@
+package shares
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lunless/smbstore/smb2"
+)
+
+func TestLoginTimeout(t *testing.T) {
+	srv := startServer(t, func(c *Config) { c.Limits.Login = 100 * time.Millisecond })
+	c := dialRaw(t, srv.addr)
+	c.negotiate(smb2.Dialect311)
+	start := time.Now()
+	c.gone()
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("after %v", d)
+	}
+	loginRaw(t, srv.addr, smb2.Dialect311, "vms").create("f")
+}
+
+func TestConnectionLimit(t *testing.T) {
+	srv := startServer(t, func(c *Config) { c.Limits.Connections = 1 })
+	first := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	dialRaw(t, srv.addr).gone()
+	first.nc.Close()
+	for range 100 {
+		srv.mu.Lock()
+		n := len(srv.conns)
+		srv.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		sleepBriefly()
+	}
+	loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+}
+
+func TestSlowReader(t *testing.T) {
+	srv := startServer(t, func(c *Config) { c.Limits.Write = 300 * time.Millisecond; c.Limits.Workers = 8 })
+	if err := os.WriteFile(filepath.Join(srv.root, "f"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := loginRaw(t, srv.addr, smb2.Dialect302, "vms")
+	id := c.create("f")
+	for range 64 {
+		c.call(smb2.CommandEcho, echo(), nil)
+	}
+	before := buffersOut.Load()
+	go func() {
+		for range 200 {
+			msg := c.build(smb2.CommandRead, readRequest(id, 1<<20), nil)
+			binary.LittleEndian.PutUint16(msg[6:], 16)
+			c.message += 15
+			c.signer.Sign(msg)
+			if _, err := c.nc.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(msg))), msg...)); err != nil {
+				return
+			}
+		}
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	other := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	for {
+		wantStatus(t, other.call(smb2.CommandEcho, echo(), nil), smb2.StatusSuccess)
+		if n := buffersOut.Load() - before; n > 64 {
+			t.Fatalf("%d buffers for one client with 8 workers", n)
+		}
+		srv.mu.Lock()
+		n := len(srv.conns)
+		srv.mu.Unlock()
+		if n == 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still connected")
+		}
+		sleepBriefly()
+	}
+}
+
+func TestShutdownFinishes(t *testing.T) {
+	srv := startServer(t, nil)
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	id := c.create("f")
+	data := bytes.Repeat([]byte("x"), 100000)
+	c.send(c.build(smb2.CommandWrite, &smb2.WriteRequest{Length: 100000, FileID: id}, data))
+	sleepBriefly()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if list := c.receive(); len(list) != 1 || list[0].hdr.Status != smb2.StatusSuccess {
+		t.Fatal("the write in flight was not answered")
+	}
+	c.gone()
+	if got, _ := os.ReadFile(filepath.Join(srv.root, "f")); !bytes.Equal(got, data) {
+		t.Error("the write in flight is lost")
+	}
+}
+
+func TestRemoveShare(t *testing.T) {
+	srv := startServer(t, nil)
+	root := t.TempDir()
+	other := Share{Name: "Other", FS: openFS(t, root)}
+	if err := srv.AddShare(other); err != nil {
+		t.Fatal(err)
+	}
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "oTHER")
+	id := c.create("f")
+	if err := srv.SetShares(context.Background(), srv.Shares()); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, c.call(smb2.CommandRead, readRequest(id, 1), nil), smb2.StatusEndOfFile)
+	if err := srv.RemoveShare(context.Background(), "other"); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, c.call(smb2.CommandRead, readRequest(id, 1), nil), smb2.StatusNetworkNameDeleted)
+	if st := c.treeConnect("other"); st != smb2.StatusBadNetworkName {
+		t.Error(st)
+	}
+	if st := c.treeConnect("vms"); st != smb2.StatusSuccess {
+		t.Error(st)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	srv := startServer(t, nil)
+	bad := dialRaw(t, srv.addr)
+	bad.negotiate(smb2.Dialect311)
+	if st := bad.setup(testUser, "wrong", 0); st != smb2.StatusLogonFailure {
+		t.Error(st)
+	}
+	bad.nc.Close()
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	id := c.create("f")
+	c.call(smb2.CommandWrite, &smb2.WriteRequest{Length: 7, FileID: id}, make([]byte, 7))
+	c.call(smb2.CommandRead, readRequest(id, 5), nil)
+	c.call(smb2.CommandRead, &smb2.ReadRequest{FileID: id, Length: 1, Offset: 100}, nil)
+	for sample, want := range map[string]string{
+		"lunless_sessions":                                              "1",
+		"lunless_tree_connects":                                         "1",
+		"lunless_opens":                                                 "1",
+		"lunless_read_bytes_total":                                      "5",
+		"lunless_written_bytes_total":                                   "7",
+		`lunless_auth_failures_total{reason="logon"}`:                   "1",
+		`lunless_requests_total{class="ok",command="READ"}`:             "1",
+		`lunless_requests_total{class="error",command="READ"}`:          "1",
+		`lunless_requests_total{class="error",command="SESSION_SETUP"}`: "1",
+		`lunless_request_seconds_count{command="WRITE"}`:                "1",
+	} {
+		if got := srv.scrape(t, sample); got != want {
+			t.Errorf("%s %s, want %s", sample, got, want)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	srv := startServer(t, func(c *Config) { c.Limits.Opens, c.Limits.Trees, c.Limits.Sessions = 2, 2, 2 })
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	c.create("a")
+	id := c.create("b")
+	wantStatus(t, c.call(smb2.CommandCreate, createRequest("c"), nil), smb2.StatusInsufficientResources)
+	wantStatus(t, c.call(smb2.CommandClose, &smb2.CloseRequest{FileID: id}, nil), smb2.StatusSuccess)
+	c.create("c")
+	if st := c.treeConnect("vms"); st != smb2.StatusSuccess {
+		t.Error(st)
+	}
+	if st := c.treeConnect("vms"); st != smb2.StatusInsufficientResources {
+		t.Error(st)
+	}
+	for _, want := range []smb2.Status{smb2.StatusSuccess, smb2.StatusInsufficientResources} {
+		c.session, c.signer, c.sign = 0, nil, false
+		if st := c.setup(testUser, testPassword, 0); st != want {
+			t.Errorf("%v, want %v", st, want)
+		}
+	}
+}
+
+func TestBudget(t *testing.T) {
+	b := newBudget(10)
+	b.freed.L = &b.mu
+	if !b.take(100, false) || b.take(1, false) {
+		t.Fatal("only who holds nothing may take more than there is")
+	}
+	b.give(100)
+	if !b.take(6, false) || b.take(5, false) || !b.take(4, false) {
+		t.Fatal("takes and refuses wrongly")
+	}
+	taken := make(chan bool)
+	go func() { taken <- b.take(8, true) }()
+	b.give(6)
+	b.give(4)
+	if !<-taken {
+		t.Fatal("did not wait for what was given back")
+	}
+	go func() { taken <- b.take(8, true) }()
+	b.close()
+	if <-taken {
+		t.Fatal("took from a closed budget")
+	}
+}
