@@ -84,9 +84,6 @@ func newBAT(f block.File, off int64, p *params) *bat {
 // each chunk's (MS-VHDX 2.5).
 func (b *bat) index(blk int64) int64 { return blk + blk/b.ratio }
 
-// isBitmap tells whether entry i belongs to a sector bitmap block.
-func (b *bat) isBitmap(i int64) bool { return i%(b.ratio+1) == b.ratio }
-
 // get returns a payload block's entry. It allocates nothing once the page is in memory.
 func (b *bat) get(blk int64) (batEntry, error) {
 	i := b.index(blk)
@@ -204,10 +201,3 @@ func (b *bat) release(t batch) {
 
 // pageOffset is a page's place in the file.
 func (b *bat) pageOffset(no int64) int64 { return b.off + no*logSector }
-
-// clean tells whether there is nothing to take.
-func (b *bat) clean() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.dirty) == 0
-}

@@ -14,7 +14,6 @@ type headerWriter struct {
 	cur     header
 	slot    int  // of cur
 	written bool // in this session
-	data    bool // DataWriteGUID has been changed
 }
 
 // update writes a changed header over the old one, makes it stable, then does

@@ -1,0 +1,569 @@
+package vhdx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+
+	"lunless/smbstore/block"
+)
+
+var ctx = context.Background()
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// small returns the image of a disk with data in it, closed in order or not.
+func small(t testing.TB, closed bool) *block.MemFile {
+	t.Helper()
+	f := block.NewMemFile(0)
+	d, err := Create(noClose{f}, CreateOptions{Size: 8 * mib, BlockSize: mib})
+	must(t, err)
+	for i := range int64(3) {
+		must(t, d.WriteAt(ctx, bytes.Repeat([]byte{byte(i + 1)}, 5000), i*2*mib+100, 0))
+		must(t, d.Flush(ctx))
+	}
+	if closed {
+		must(t, d.Close())
+	}
+	return f
+}
+
+func readAll(t testing.TB, f *block.MemFile, off, n int64) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	must(t, readFull(f, b, off))
+	return b
+}
+
+func put(t testing.TB, f *block.MemFile, off int64, b []byte) {
+	t.Helper()
+	_, err := f.WriteAt(b, off)
+	must(t, err)
+}
+
+// fixTable changes the first region table, makes it valid again and spoils the copy.
+func fixTable(t testing.TB, f *block.MemFile, change func(b []byte)) {
+	t.Helper()
+	b := readAll(t, f, regionTableOffsets[0], regionTableSize)
+	change(b)
+	le.PutUint32(b[4:], checksum(b))
+	put(t, f, regionTableOffsets[0], b)
+	put(t, f, regionTableOffsets[1], make([]byte, 16))
+}
+
+// fixHeader changes both headers alike but for their sequence numbers.
+func fixHeader(t testing.TB, f *block.MemFile, change func(h *header)) {
+	t.Helper()
+	for _, off := range headerOffsets {
+		b := readAll(t, f, off, headerSize)
+		h, err := decodeHeader(b, off)
+		must(t, err)
+		change(&h)
+		h.encode(b)
+		put(t, f, off, b)
+	}
+}
+
+// fixMetadata changes the metadata region's first 128 KiB.
+func fixMetadata(t testing.TB, f *block.MemFile, change func(b []byte)) {
+	t.Helper()
+	b := readAll(t, f, metaStart, 128<<10)
+	change(b)
+	put(t, f, metaStart, b)
+}
+
+func TestRefused(t *testing.T) {
+	entry := func(t testing.TB, f *block.MemFile, i int64, e batEntry) {
+		put(t, f, batStart+i*8, le.AppendUint64(nil, uint64(e)))
+	}
+	const items = metadataTableSize // the first item
+	for _, c := range []struct {
+		name  string
+		spoil func(t testing.TB, f *block.MemFile)
+		want  error
+	}{
+		{"signature", func(t testing.TB, f *block.MemFile) { put(t, f, 0, []byte("vhdxfilf")) }, ErrNotVHDX},
+		{"empty", func(t testing.TB, f *block.MemFile) { must(t, f.Truncate(0)) }, ErrNotVHDX},
+		{"cut after the headers", func(t testing.TB, f *block.MemFile) { must(t, f.Truncate(mib)) }, ErrTruncated},
+		{"cut in the first header", func(t testing.TB, f *block.MemFile) { must(t, f.Truncate(65<<10)) }, ErrTruncated},
+		{"no header", func(t testing.TB, f *block.MemFile) {
+			put(t, f, headerOffsets[0]+20, []byte{1, 2, 3})
+			put(t, f, headerOffsets[1]+20, []byte{1, 2, 3})
+		}, ErrCorrupt},
+		{"two different headers of one sequence", func(t testing.TB, f *block.MemFile) {
+			n := uint64(0)
+			fixHeader(t, f, func(h *header) { h.Sequence = 7; n++; h.FileWriteGUID[0] = byte(n) })
+		}, ErrCorrupt},
+		{"version", func(t testing.TB, f *block.MemFile) { fixHeader(t, f, func(h *header) { h.Version = 2 }) }, ErrUnsupported},
+		{"log version", func(t testing.TB, f *block.MemFile) {
+			fixHeader(t, f, func(h *header) { h.LogVersion, h.LogGUID = 1, newGUID() })
+		}, ErrUnsupported},
+		{"log length", func(t testing.TB, f *block.MemFile) { fixHeader(t, f, func(h *header) { h.LogLength = 4096 }) }, ErrCorrupt},
+		{"log at 2^63", func(t testing.TB, f *block.MemFile) { fixHeader(t, f, func(h *header) { h.LogOffset = 1 << 63 }) }, ErrCorrupt},
+		{"log over the BAT", func(t testing.TB, f *block.MemFile) { fixHeader(t, f, func(h *header) { h.LogLength = 3 * mib }) }, ErrCorrupt},
+		{"log in use without entries", func(t testing.TB, f *block.MemFile) { fixHeader(t, f, func(h *header) { h.LogGUID = newGUID() }) }, ErrCorrupt},
+		{"sequence number at its end", func(t testing.TB, f *block.MemFile) {
+			fixHeader(t, f, func(h *header) { h.Sequence += 1<<64 - 100 })
+		}, ErrCorrupt},
+		{"region count", func(t testing.TB, f *block.MemFile) {
+			fixTable(t, f, func(b []byte) { le.PutUint32(b[8:], 2048) })
+		}, ErrCorrupt},
+		{"required region", func(t testing.TB, f *block.MemFile) {
+			fixTable(t, f, func(b []byte) { addRegion(b, region{newGUID(), 64 * mib, mib, true}) })
+		}, ErrUnsupported},
+		{"region over another", func(t testing.TB, f *block.MemFile) {
+			fixTable(t, f, func(b []byte) { addRegion(b, region{newGUID(), metaStart, mib, false}) })
+		}, ErrCorrupt},
+		{"region twice", func(t testing.TB, f *block.MemFile) {
+			fixTable(t, f, func(b []byte) { addRegion(b, region{guidBAT, 64 * mib, mib, true}) })
+		}, ErrCorrupt},
+		{"region at 2^63", func(t testing.TB, f *block.MemFile) {
+			fixTable(t, f, func(b []byte) { addRegion(b, region{newGUID(), 1 << 63, mib, false}) })
+		}, ErrCorrupt},
+		{"no BAT", func(t testing.TB, f *block.MemFile) { fixTable(t, f, func(b []byte) { b[16] ^= 1; b[16+28] = 0 }) }, ErrCorrupt},
+		{"BAT beyond the file", func(t testing.TB, f *block.MemFile) {
+			fixTable(t, f, func(b []byte) { le.PutUint64(b[16+16:], 1<<40) })
+		}, ErrTruncated},
+		{"required item", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { addItem(b, newGUID(), flagIsRequired) })
+		}, ErrUnsupported},
+		{"item outside the region", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { le.PutUint32(b[32+16:], 1<<31) })
+		}, ErrCorrupt},
+		{"item twice", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { addItem(b, guidVirtualDiskSize, flagIsRequired) })
+		}, ErrCorrupt},
+		{"item count", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { le.PutUint16(b[10:], 2048) })
+		}, ErrCorrupt},
+		{"no size", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { b[64] ^= 0xff; b[64+24] = 0 })
+		}, ErrCorrupt},
+		{"parent", func(t testing.TB, f *block.MemFile) { fixMetadata(t, f, func(b []byte) { b[items+4] |= 2 }) }, ErrDifferencing},
+		{"block size", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { le.PutUint32(b[items:], 3*mib) })
+		}, ErrCorrupt},
+		{"virtual size 2^63", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { le.PutUint64(b[items+8:], 1<<63) })
+		}, ErrCorrupt},
+		{"virtual size beyond the BAT", func(t testing.TB, f *block.MemFile) {
+			fixMetadata(t, f, func(b []byte) { le.PutUint64(b[items+8:], 1<<40) })
+		}, ErrCorrupt},
+		{"block beyond the file", func(t testing.TB, f *block.MemFile) { entry(t, f, 7, makeEntry(statePresent, 1<<40)) }, ErrCorrupt},
+		{"block at 2^63", func(t testing.TB, f *block.MemFile) { entry(t, f, 7, 1<<63|statePresent) }, ErrCorrupt},
+		{"block in the log", func(t testing.TB, f *block.MemFile) { entry(t, f, 7, makeEntry(statePresent, logStart)) }, ErrCorrupt},
+		{"block of two", func(t testing.TB, f *block.MemFile) {
+			e := batEntry(le.Uint64(readAll(t, f, batStart, 8)))
+			entry(t, f, 7, e)
+		}, ErrCorrupt},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := small(t, true)
+			c.spoil(t, f)
+			before := f.Snapshot()
+			_, err := Open(noClose{f}, OpenOptions{})
+			var fe *FormatError
+			if !errors.Is(err, c.want) || !errors.As(err, &fe) {
+				t.Fatalf("Open = %v, want %v in a FormatError", err, c.want)
+			}
+			sameFile(t, f, before)
+			r, err := Check(f)
+			must(t, err)
+			if c.name != "sequence number at its end" && r.Clean() {
+				t.Error("Check finds nothing")
+			}
+			sameFile(t, f, before)
+		})
+	}
+}
+
+func addRegion(b []byte, r region) {
+	n := le.Uint32(b[8:])
+	le.PutUint32(b[8:], n+1)
+	e := b[regionHeaderSize+n*regionEntrySize:]
+	copy(e, r.GUID[:])
+	le.PutUint64(e[16:], r.Offset)
+	le.PutUint32(e[24:], r.Length)
+	e[28] = map[bool]byte{true: 1}[r.Required]
+}
+
+func addItem(b []byte, id GUID, flags uint32) {
+	n := le.Uint16(b[10:])
+	le.PutUint16(b[10:], n+1)
+	e := b[(int(n)+1)*metadataEntrySize:]
+	copy(e, id[:])
+	le.PutUint32(e[16:], 100<<10)
+	le.PutUint32(e[20:], 8)
+	le.PutUint32(e[24:], flags)
+}
+
+func sameFile(t testing.TB, a, b *block.MemFile) {
+	t.Helper()
+	na, _ := a.Size()
+	nb, _ := b.Size()
+	if na != nb || !bytes.Equal(readAll(t, a, 0, na), readAll(t, b, 0, nb)) {
+		t.Fatal("the file has been changed")
+	}
+}
+
+// TestKept: what is optional and not known stays as it is.
+func TestKept(t *testing.T) {
+	f := small(t, true)
+	size, _ := f.Size()
+	must(t, f.Truncate(size+3*mib))
+	put(t, f, size+mib, []byte("a stranger's region"))
+	fixTable(t, f, func(b []byte) { addRegion(b, region{newGUID(), uint64(size + mib), mib, false}) })
+	fixMetadata(t, f, func(b []byte) { addItem(b, newGUID(), 0); copy(b[100<<10:], "strange") })
+	meta, table := readAll(t, f, metaStart, mib), readAll(t, f, regionTableOffsets[0], regionTableSize)
+	d, err := Open(noClose{f}, OpenOptions{})
+	must(t, err)
+	must(t, d.WriteAt(ctx, bytes.Repeat([]byte{7}, 8*mib), 0, 0))
+	must(t, d.Close())
+	if !bytes.Equal(meta, readAll(t, f, metaStart, mib)) || !bytes.Equal(table, readAll(t, f, regionTableOffsets[0], regionTableSize)) ||
+		string(readAll(t, f, size+mib, 19)) != "a stranger's region" {
+		t.Error("unknown items, regions or their content have changed")
+	}
+}
+
+// TestHeaders: which fields change when (MS-VHDX 2.2.2).
+func TestHeaders(t *testing.T) {
+	f := small(t, true)
+	was, err := Inspect(f)
+	must(t, err)
+	current := func() header {
+		im, err := loadImage(f)
+		must(t, err)
+		if im.slotErrs != [2]error{} {
+			t.Fatalf("invalid headers: %v", im.slotErrs)
+		}
+		return im.hdr
+	}
+	first := current()
+	d, err := Open(noClose{f}, OpenOptions{})
+	must(t, err)
+	must(t, d.ReadAt(ctx, make([]byte, 100), 0))
+	must(t, d.Flush(ctx))
+	if current() != first {
+		t.Error("headers changed without a change of the disk")
+	}
+	must(t, d.WriteAt(ctx, []byte{1}, 0, 0)) // a block that has room
+	h := current()
+	if h.FileWriteGUID == was.FileWriteGUID || h.DataWriteGUID == was.DataWriteGUID || h.LogGUID != (GUID{}) || h.Sequence != first.Sequence+2 {
+		t.Errorf("after the first write: %+v, was %+v", h, first)
+	}
+	must(t, d.WriteAt(ctx, []byte{1}, 7*mib, 0)) // a new one
+	must(t, d.Flush(ctx))
+	in := current()
+	if in.FileWriteGUID != h.FileWriteGUID || in.DataWriteGUID != h.DataWriteGUID || in.LogGUID == (GUID{}) {
+		t.Errorf("after a flush with a new block: %+v, was %+v", in, h)
+	}
+	must(t, d.Close())
+	if last := current(); last.LogGUID != (GUID{}) || last.DataWriteGUID != h.DataWriteGUID {
+		t.Errorf("after close: %+v", last)
+	}
+}
+
+// TestOneHeaderOrTableLost: the other copy serves.
+func TestOneHeaderOrTableLost(t *testing.T) {
+	for _, off := range []int64{headerOffsets[0], headerOffsets[1], regionTableOffsets[0], regionTableOffsets[1]} {
+		f := small(t, true)
+		put(t, f, off+1, []byte{0xff})
+		d, err := Open(noClose{f}, OpenOptions{})
+		must(t, err)
+		got := make([]byte, 1)
+		must(t, d.ReadAt(ctx, got, 2*mib+100))
+		if got[0] != 2 {
+			t.Errorf("without %#x: read %d", off, got[0])
+		}
+		must(t, d.WriteAt(ctx, []byte{1}, 0, 0))
+		must(t, d.Close())
+	}
+}
+
+// TestReplay: entries that are whole are replayed, others are not.
+func TestReplay(t *testing.T) {
+	// BAT pages are lost, as if they had not reached the disk.
+	lose := func(f *block.MemFile) { put(t, f, batStart, make([]byte, 4096)) }
+	last := func(f *block.MemFile) (off int64) { // the newest entry: flush k wrote two sectors at 2k
+		return logStart + 4*logSector
+	}
+	for _, c := range []struct {
+		name   string
+		change func(f *block.MemFile)
+		blocks int // that must be there
+		err    error
+	}{
+		{"whole", func(*block.MemFile) {}, 3, nil},
+		{"newest torn in its data", func(f *block.MemFile) { put(t, f, last(f)+logSector+4096-4, []byte{9}) }, 2, nil},
+		{"newest torn in its header", func(f *block.MemFile) { put(t, f, last(f)+20, []byte{9}) }, 2, nil},
+		{"newest without its data", func(f *block.MemFile) { put(t, f, last(f)+logSector, make([]byte, logSector)) }, 2, nil},
+		{"two newest torn", func(f *block.MemFile) {
+			put(t, f, last(f), make([]byte, 8))
+			put(t, f, last(f)-2*logSector, make([]byte, 8))
+		}, 1, nil},
+		{"all torn", func(f *block.MemFile) { put(t, f, logStart, make([]byte, 6*logSector)) }, 0, ErrCorrupt},
+		{"garbage behind", func(f *block.MemFile) { put(t, f, last(f)+2*logSector, bytes.Repeat([]byte("loge"), 5000)) }, 3, nil},
+		{"file cut", func(f *block.MemFile) { must(t, f.Truncate(6*mib)) }, 0, ErrTruncated},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := small(t, false)
+			lose(f)
+			c.change(f)
+			before := f.Snapshot()
+			for _, ro := range []bool{true, false} {
+				d, err := Open(noClose{f}, OpenOptions{ReadOnly: ro})
+				if !errors.Is(err, c.err) {
+					t.Fatalf("Open = %v, want %v", err, c.err)
+				}
+				if err != nil {
+					continue
+				}
+				for i := range int64(3) {
+					got, want := make([]byte, 5000), byte(i+1)
+					if int(i) >= c.blocks {
+						want = 0
+					}
+					must(t, d.ReadAt(ctx, got, i*2*mib+100))
+					if !bytes.Equal(got, bytes.Repeat([]byte{want}, 5000)) {
+						t.Errorf("read-only %v: block %d holds %d, want %d", ro, i*2, got[0], want)
+					}
+				}
+				if ro {
+					if err := d.WriteAt(ctx, []byte{1}, 0, 0); !errors.Is(err, block.ErrReadOnly) {
+						t.Errorf("WriteAt = %v", err)
+					}
+				}
+				must(t, d.Close())
+				if ro {
+					sameFile(t, f, before)
+				}
+			}
+			if c.err == nil {
+				r, err := Check(f)
+				must(t, err)
+				if !r.Clean() || r.Info.LogInUse {
+					t.Errorf("after replay: %+v", r)
+				}
+			}
+		})
+	}
+}
+
+// TestFindSequence lays entries into a ring by hand (MS-VHDX 2.3.3).
+func TestFindSequence(t *testing.T) {
+	g := newGUID()
+	const length = 16 * logSector
+	type ent struct {
+		at   int64 // sectors
+		seq  uint64
+		tail uint32 // sectors
+		data int    // data sectors: the entry takes one more
+		guid GUID
+	}
+	for _, c := range []struct {
+		name string
+		ents []ent
+		want []uint64 // sequence numbers, oldest first
+	}{
+		{"none", nil, nil},
+		{"one", []ent{{0, 5, 0, 1, g}}, []uint64{5}},
+		{"several", []ent{{0, 5, 0, 1, g}, {2, 6, 0, 2, g}, {5, 7, 0, 1, g}}, []uint64{5, 6, 7}},
+		{"the tail moves on", []ent{{0, 5, 0, 1, g}, {2, 6, 0, 2, g}, {5, 7, 2, 1, g}}, []uint64{6, 7}},
+		{"a gap in numbers", []ent{{0, 5, 0, 1, g}, {2, 7, 2, 1, g}}, []uint64{7}},
+		{"tail overwritten", []ent{{2, 7, 0, 1, g}}, nil},
+		{"older beside newer", []ent{{0, 50, 0, 1, g}, {4, 9, 4, 1, g}}, []uint64{50}},
+		{"another log's is newer", []ent{{0, 5, 0, 1, g}, {4, 90, 4, 1, newGUID()}}, []uint64{5}},
+		{"wraps", []ent{{13, 5, 13, 1, g}, {15, 6, 13, 3, g}, {3, 7, 13, 0, g}}, []uint64{5, 6, 7}},
+		{"no descriptors", []ent{{3, 1, 3, 0, g}}, []uint64{1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ring := make([]byte, length)
+			for _, e := range c.ents {
+				le := logEntry{Sequence: e.seq, Tail: e.tail * logSector, LogGUID: e.guid}
+				for i := range e.data {
+					le.Updates = append(le.Updates, update{Offset: 4*mib + int64(i)*logSector, Data: bytes.Repeat([]byte{byte(e.seq)}, logSector)})
+				}
+				b := make([]byte, le.size())
+				le.encode(b)
+				n := copy(ring[e.at*logSector:], b)
+				copy(ring, b[n:])
+			}
+			var got []uint64
+			if s := findSequence(ring, g); s != nil {
+				for _, e := range s.entries {
+					got = append(got, e.Sequence)
+				}
+			}
+			if !reflect.DeepEqual(got, c.want) {
+				t.Errorf("active sequence %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestReplayZeroes: zero descriptors, in the order of their entries, in memory
+// and in the file.
+func TestReplayZeroes(t *testing.T) {
+	page := func(b byte) []byte { return bytes.Repeat([]byte{b}, logSector) }
+	s := &sequence{[]*logEntry{
+		{Updates: []update{{Offset: 4 * mib, Data: page(1)}, {Offset: 5 * mib, Data: page(2)}}},
+		{Updates: []update{{Offset: 3 * mib, Zeroes: 3 * mib}, {Offset: 5*mib + 4096, Data: page(3)}}, LastFileOffset: 9 * mib},
+	}}
+	f := block.NewMemFile(7 * mib)
+	put(t, f, 0, bytes.Repeat([]byte{9}, 7*mib))
+	want := bytes.Repeat([]byte{9}, 9*mib)
+	clear(want[3*mib : 6*mib])
+	clear(want[7*mib:])
+	copy(want[5*mib+4096:], page(3))
+	o, err := s.overlaid(f)
+	must(t, err)
+	got := make([]byte, 9*mib)
+	must(t, readFull(o, got, 0))
+	if !bytes.Equal(got, want) {
+		t.Error("in memory: differs")
+	}
+	must(t, s.apply(f))
+	if !bytes.Equal(readAll(t, f, 0, 9*mib), want) {
+		t.Error("in the file: differs")
+	}
+}
+
+// TestBATPaging works in more pages than are kept.
+func TestBATPaging(t *testing.T) {
+	f := block.NewMemFile(0)
+	d, err := Create(noClose{f}, CreateOptions{Size: 64 << 40, BlockSize: mib, LogicalSectorSize: 4096})
+	must(t, err)
+	d.bat.maxKeep = 5
+	rnd := rand.New(rand.NewPCG(1, 1))
+	want := map[int64]byte{}
+	for i := range 400 {
+		blk := rnd.Int64N(64 << 20)
+		if i%3 == 0 && len(want) > 0 {
+			for blk = range want {
+				break
+			}
+		}
+		want[blk] = byte(i) | 1
+		must(t, d.WriteAt(ctx, []byte{byte(i) | 1}, blk*mib+5, 0))
+		if i%7 == 0 {
+			must(t, d.Flush(ctx))
+		}
+	}
+	must(t, d.Close())
+	d, err = Open(noClose{f}, OpenOptions{})
+	must(t, err)
+	d.bat.maxKeep = 5
+	for blk, b := range want {
+		got := make([]byte, 1)
+		must(t, d.ReadAt(ctx, got, blk*mib+5))
+		if got[0] != b {
+			t.Errorf("block %d holds %d, want %d", blk, got[0], b)
+		}
+	}
+	if n := len(d.bat.loaded); n > 5 {
+		t.Errorf("%d pages are kept", n)
+	}
+	must(t, d.Close())
+	if r, err := Check(f); err != nil || !r.Clean() || r.Allocated != int64(len(want)) {
+		t.Errorf("check: %v %+v", err, r)
+	}
+}
+
+// TestSpaceReused: room that was given up serves again, without what was in it.
+func TestSpaceReused(t *testing.T) {
+	f := block.NewMemFile(0)
+	d, err := Create(noClose{f}, CreateOptions{Size: 64 * mib, BlockSize: mib})
+	must(t, err)
+	full := bytes.Repeat([]byte{0xee}, mib)
+	for round := range int64(20) {
+		blk := round * 3 % 64
+		must(t, d.WriteAt(ctx, full, blk*mib, 0))
+		must(t, d.Flush(ctx))
+		must(t, d.Trim(ctx, blk*mib, mib))
+		must(t, d.Flush(ctx))
+		must(t, d.WriteAt(ctx, []byte{1}, (blk+1)*mib, 0))
+		got := make([]byte, mib)
+		must(t, d.ReadAt(ctx, got, (blk+1)*mib))
+		if got[0] != 1 || !block.IsZero(got[1:]) {
+			t.Fatal("a reused block shows what was in it")
+		}
+		must(t, d.WriteZeroes(ctx, (blk+1)*mib, mib, 0))
+		must(t, d.Flush(ctx))
+	}
+	must(t, d.Close())
+	if size, _ := f.Size(); size > 8*mib {
+		t.Errorf("the file has %d bytes for nothing", size)
+	}
+}
+
+// TestFailsForGood: after a failed flush the disk stays failed, and what was
+// flushed before is there when it is opened again.
+func TestFailsForGood(t *testing.T) {
+	broken := errors.New("broken on purpose")
+	for nth := range int64(6) {
+		mem := small(t, true)
+		f := block.NewInterceptFile(noClose{mem}, block.FailNth(block.OpFlush, nth+1, broken))
+		d, err := Open(f, OpenOptions{})
+		must(t, err)
+		err = d.WriteAt(ctx, bytes.Repeat([]byte{8}, 4096), 7*mib, 0)
+		if err == nil {
+			err = d.Flush(ctx)
+		}
+		if !errors.Is(err, broken) || !errors.Is(err, block.ErrFailed) {
+			t.Fatalf("sync %d failed, but: %v", nth+1, err)
+		}
+		for name, err := range map[string]error{"WriteAt": d.WriteAt(ctx, []byte{1}, 0, 0), "Flush": d.Flush(ctx), "Trim": d.Trim(ctx, 0, 1)} {
+			if !errors.Is(err, block.ErrFailed) {
+				t.Errorf("%s after a failed flush = %v", name, err)
+			}
+		}
+		must(t, d.Close())
+		d, err = Open(noClose{mem}, OpenOptions{})
+		must(t, err)
+		got := make([]byte, 1)
+		must(t, d.ReadAt(ctx, got, 2*mib+100))
+		if got[0] != 2 {
+			t.Error("flushed data is gone")
+		}
+		must(t, d.Close())
+	}
+}
+
+func TestCreateRefused(t *testing.T) {
+	for _, o := range []CreateOptions{
+		{}, {Size: mib - 512}, {Size: mib + 1}, {Size: 64<<40 + 512}, {Size: -mib}, {Size: 1<<63 - 512},
+		{Size: mib + 512, LogicalSectorSize: 4096}, {Size: mib, LogicalSectorSize: 1024}, {Size: mib, PhysicalSectorSize: 8192},
+		{Size: mib, BlockSize: 3 * mib}, {Size: mib, BlockSize: 512 << 10}, {Size: mib, BlockSize: 512 * mib}, {Size: mib, BlockSize: -mib},
+	} {
+		if _, err := Create(block.NewMemFile(0), o); !errors.Is(err, ErrBadOptions) {
+			t.Errorf("Create(%+v) = %v", o, err)
+		}
+	}
+}
+
+func TestCheckFindings(t *testing.T) {
+	f := small(t, true)
+	put(t, f, batStart+8*3, le.AppendUint64(nil, uint64(makeEntry(statePartial, 5*mib))))
+	put(t, f, batStart+8*5, le.AppendUint64(nil, uint64(makeEntry(statePresent, 1<<40))))
+	size, _ := f.Size()
+	must(t, f.Truncate(size+2*mib))
+	r, err := Check(f)
+	must(t, err)
+	var got []string
+	for _, x := range r.Findings {
+		got = append(got, fmt.Sprint(x.Severity, " ", x.Offset-batStart))
+	}
+	want := []string{"damage 24", "damage 40", fmt.Sprint("note ", -batStart)}
+	if !reflect.DeepEqual(got, want) || r.Leaked != 2*mib || r.Allocated != 3 {
+		t.Errorf("findings %v (leaked %d, allocated %d), want %v", got, r.Leaked, r.Allocated, want)
+	}
+}

@@ -1,0 +1,150 @@
+package vhdx
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"lunless/smbstore/block"
+)
+
+// zones are the places an edit of FuzzOpen may reach, without the empty space between.
+var zones = []struct{ off, n int64 }{
+	{0, 32}, {64 << 10, 96}, {128 << 10, 96}, {192 << 10, 128}, {256 << 10, 128},
+	{logStart, 6 * logSector}, {metaStart, 256}, {metaStart + metadataTableSize, 64}, {batStart, 128},
+}
+
+// FuzzOpen edits an image and repairs its checksums: it gives an error or a disk
+// that serves every request with data or an error, in bounded time and memory.
+func FuzzOpen(f *testing.F) {
+	images := []*block.MemFile{small(f, true), small(f, false)}
+	f.Add(byte(0), []byte{})
+	f.Add(byte(1), []byte{})
+	f.Add(byte(3), []byte{1, 0, 72, 7, 2, 0, 72, 7})
+	f.Add(byte(2), []byte{7, 0, 8, 1, 8, 0, 0, 6, 8, 0, 2, 0x50})
+	f.Add(byte(3), []byte{5, 0, 24, 3, 5, 0, 68, 1})
+	f.Fuzz(func(t *testing.T, mode byte, edits []byte) {
+		file := images[mode&1].Snapshot()
+		for ; len(edits) >= 4; edits = edits[4:] {
+			z := zones[int(edits[0])%len(zones)]
+			at := z.off + (int64(edits[1])<<8|int64(edits[2]))%z.n
+			put(t, file, at, edits[3:4])
+		}
+		if mode&2 != 0 {
+			repair(t, file)
+		}
+		if _, err := Check(file); err != nil {
+			t.Fatalf("Check: %v", err) // memory does not fail
+		}
+		for _, ro := range []bool{true, false} {
+			if d, err := Open(noClose{file}, OpenOptions{ReadOnly: ro}); err == nil {
+				exercise(t, d)
+			}
+		}
+	})
+}
+
+// exercise sends requests whose outcome does not matter.
+func exercise(t *testing.T, d *Disk) {
+	p := make([]byte, 9000)
+	for _, off := range []int64{0, d.Size() / 2, d.Size() - int64(len(p))} {
+		if off >= 0 {
+			_ = d.ReadAt(ctx, p, off)
+			_ = d.WriteAt(ctx, p, off, block.FUA)
+			_ = d.WriteZeroes(ctx, off, int64(len(p)), 0)
+		}
+	}
+	_ = d.Trim(ctx, 0, min(d.Size(), 300*mib))
+	_ = d.Extents(ctx, 0, min(d.Size(), 300*mib), func(block.Extent) error { return nil })
+	_ = d.Flush(ctx)
+	_ = d.Close()
+}
+
+// repair makes checksums right again, so that edits get past them.
+func repair(t *testing.T, f *block.MemFile) {
+	fix := func(off, n int64) {
+		b := readAll(t, f, off, n)
+		le.PutUint32(b[4:], checksum(b))
+		put(t, f, off, b)
+	}
+	for i := range 2 {
+		fix(headerOffsets[i], headerSize)
+		fix(regionTableOffsets[i], regionTableSize)
+	}
+	for i := range int64(3) {
+		fix(logStart+i*2*logSector, 2*logSector)
+	}
+}
+
+// FuzzCodecs: what decodes, encodes to what decodes to the same.
+func FuzzCodecs(f *testing.F) {
+	b := make([]byte, headerSize)
+	(&header{Sequence: 3, LogGUID: newGUID(), Version: 1, LogLength: mib, LogOffset: mib}).encode(b)
+	f.Add(byte(0), b)
+	b = make([]byte, regionTableSize)
+	(&regionTable{[]region{{guidBAT, mib, mib, true}, {guidMetadata, 2 * mib, mib, false}}}).encode(b)
+	f.Add(byte(1), b[:256])
+	p, err := CreateOptions{Size: mib}.params()
+	must(f, err)
+	f.Add(byte(2), p.encodeMetadata()[:512])
+	e := logEntry{Sequence: 1<<40 + 5, LogGUID: newGUID(), Updates: []update{
+		{Offset: 4 * mib, Data: bytes.Repeat([]byte{7}, logSector)}, {Offset: 5 * mib, Zeroes: 8192}}}
+	b = make([]byte, e.size())
+	e.encode(b)
+	f.Add(byte(3), b)
+	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
+		sizes := []int{headerSize, regionTableSize, metadataTableSize, (len(b) + logSector - 1) / logSector * logSector}
+		kind %= 4
+		if len(b) > 1<<20 {
+			return
+		}
+		b = append(bytes.Clone(b), make([]byte, max(0, sizes[kind]-len(b)))...)
+		if len(b) > 8 && kind != 2 {
+			n := min(len(b), sizes[kind])
+			le.PutUint32(b[4:], checksum(b[:n]))
+		}
+		once, again := recode(t, kind, b, nil)
+		if once == nil {
+			return
+		}
+		if twice, _ := recode(t, kind, again, again); !reflect.DeepEqual(once, twice) {
+			t.Fatalf("%+v\ncomes back as\n%+v", once, twice)
+		}
+	})
+}
+
+// recode decodes b and encodes the outcome; nil if b does not decode, which is
+// fatal if it must.
+func recode(t *testing.T, kind byte, b, must []byte) (value any, encoded []byte) {
+	var err error
+	switch kind {
+	case 0:
+		var h header
+		if h, err = decodeHeader(b, 0); err == nil {
+			value, encoded = h, make([]byte, headerSize)
+			h.encode(encoded)
+		}
+	case 1:
+		var r *regionTable
+		if r, err = decodeRegionTable(b, 0); err == nil {
+			value, encoded = *r, make([]byte, regionTableSize)
+			r.encode(encoded)
+		}
+	case 2:
+		var m *metadataTable
+		if m, err = decodeMetadataTable(b, mib, 0); err == nil {
+			value, encoded = *m, make([]byte, metadataTableSize)
+			m.encode(encoded)
+		}
+	default:
+		var e *logEntry
+		if e, err = decodeLogEntry(b, 64*mib); err == nil {
+			value, encoded = *e, make([]byte, e.size())
+			e.encode(encoded)
+		}
+	}
+	if err != nil && must != nil {
+		t.Fatalf("what was encoded does not decode: %v", err)
+	}
+	return value, encoded
+}
