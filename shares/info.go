@@ -25,10 +25,15 @@ func allocation(i *fs.Info) int64 {
 }
 
 // stat is what the open's file says of itself, with times pinned on the open back
-// in place.
+// in place. The change time is the kernel's and cannot be put back in the file:
+// one that is pinned shows on this open alone.
 func (o *open) stat(ctx context.Context) (fs.Info, error) {
 	o.times.restore(ctx, o.file)
-	return o.file.Stat(ctx)
+	info, err := o.file.Stat(ctx)
+	if t := o.times.changed(); t != nil {
+		info.Changed = *t
+	}
+	return info, err
 }
 
 func basicInfo(i *fs.Info) fscc.BasicInfo {

@@ -143,6 +143,16 @@ func (p *pinnedTimes) wrote() {
 	}
 }
 
+// changed is the pinned change time, or nil.
+func (p *pinnedTimes) changed() *time.Time {
+	if !p.any.Load() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at.Changed
+}
+
 // restore puts pinned times back after writes. Times are not worth failing for.
 func (p *pinnedTimes) restore(ctx context.Context, f fs.File) {
 	if !p.dirty.Swap(false) {

@@ -22,6 +22,7 @@ type listing struct {
 	reader  fs.DirReader
 	next    *fs.DirEntry // read, and did not fit into the response before
 	ended   bool
+	short   bool // the class asked for has short names
 	closed  bool
 }
 
@@ -74,6 +75,7 @@ func handleQueryDirectory(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
+	l.short = class == fscc.FileBothDirectoryInformation || class == fscc.FileIdBothDirectoryInformation
 	if err := l.fill(ctx, o, &w, req.Flags&smb2.QueryDirectoryReturnSingleEntry != 0); err != nil {
 		return err
 	}
@@ -137,7 +139,7 @@ func (l *listing) fill(ctx context.Context, o *open, w *fscc.DirWriter, single b
 			}
 			continue
 		}
-		if !w.Add(dirEntry(l.next)) {
+		if !w.Add(l.entry()) {
 			return nil
 		}
 		l.next = nil
@@ -194,9 +196,16 @@ func (o *open) dotEntry(ctx context.Context, name string) (*fs.DirEntry, error) 
 	return &fs.DirEntry{Name: name, Info: info}, err
 }
 
-func dirEntry(e *fs.DirEntry) *fscc.DirEntry {
+// entry is what the listing says of l.next.
+func (l *listing) entry() *fscc.DirEntry {
+	e := l.next
 	n := networkOpenInfo(&e.Info)
+	short := ""
+	if l.short {
+		short = shortNameOf(e.Name)
+	}
 	return &fscc.DirEntry{
+		ShortName:      short,
 		CreationTime:   n.CreationTime,
 		LastAccessTime: n.LastAccessTime,
 		LastWriteTime:  n.LastWriteTime,
@@ -208,6 +217,14 @@ func dirEntry(e *fs.DirEntry) *fscc.DirEntry {
 		FileID:         e.Info.ID.Inode,
 		Name:           e.Name,
 	}
+}
+
+// shortNameOf is the short name of what has another one besides its own.
+func shortNameOf(name string) string {
+	if short := fs.ShortName(name); short != name && name != "." && name != ".." {
+		return short
+	}
+	return ""
 }
 
 // outputBody is the fixed part of a response whose output lies behind it already
