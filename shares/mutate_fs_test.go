@@ -1,0 +1,62 @@
+package shares
+
+import (
+	"context"
+
+	sharefs "lunless/shares/fs"
+)
+
+// smallFiles lets no file grow beyond fileRoom: sizes in mutated messages must
+// not fill the disk of whoever runs the test.
+type smallFiles struct{ sharefs.FS }
+
+type smallFile struct{ sharefs.File }
+
+func (s smallFiles) Open(ctx context.Context, name string, access sharefs.Access) (sharefs.File, error) {
+	f, err := s.FS.Open(ctx, name, access)
+	if err != nil {
+		return nil, err
+	}
+	return smallFile{f}, nil
+}
+
+func (s smallFiles) Create(ctx context.Context, name string, opts sharefs.CreateOptions) (sharefs.File, error) {
+	if opts.AllocationSize > fileRoom {
+		return nil, sharefs.ErrNoSpace
+	}
+	f, err := s.FS.Create(ctx, name, opts)
+	if err != nil {
+		return nil, err
+	}
+	return smallFile{f}, nil
+}
+
+func (f smallFile) Unwrap() sharefs.File { return f.File }
+
+func (f smallFile) WriteAt(p []byte, off int64) (int, error) {
+	if off > fileRoom {
+		return 0, sharefs.ErrNoSpace
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f smallFile) Truncate(ctx context.Context, size int64) error {
+	if size > fileRoom {
+		return sharefs.ErrNoSpace
+	}
+	return f.File.Truncate(ctx, size)
+}
+
+func (f smallFile) SetAllocation(ctx context.Context, size int64) error {
+	if size > fileRoom {
+		return sharefs.ErrNoSpace
+	}
+	return f.File.SetAllocation(ctx, size)
+}
+
+func (f smallFile) CopyRange(ctx context.Context, src sharefs.File, from, to, n int64) (int64, error) {
+	if to > fileRoom {
+		return 0, sharefs.ErrNoSpace
+	}
+	return f.File.CopyRange(ctx, src, from, to, n)
+}
