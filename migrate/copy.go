@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,8 @@ import (
 const (
 	// copyChunk is the unit of copying, in bytes: one request on the wire.
 	copyChunk = 1 << 20
+	// serverChunk is the unit where the server copies, in bytes.
+	serverChunk = 16 << 20
 	// journalEvery is how often progress within a file is made durable.
 	journalEvery = 2 * time.Second
 )
@@ -117,10 +120,11 @@ const window = 64 * copyChunk
 
 // ranges copies window by window; the journal learns of whole windows only.
 func (c *copier) ranges(ctx context.Context, f *FileState, src, dst smbstore.File) error {
+	p := newPair(src, dst)
 	last := time.Now()
 	for off := f.Copied - f.Copied%copyChunk; off < f.Size; {
 		n := min(window, f.Size-off)
-		if err := c.window(ctx, src, dst, off, n); err != nil {
+		if err := c.window(ctx, p, off, n); err != nil {
 			return err
 		}
 		off += n
@@ -140,7 +144,7 @@ func (c *copier) ranges(ctx context.Context, f *FileState, src, dst smbstore.Fil
 	return nil
 }
 
-func (c *copier) window(ctx context.Context, src, dst smbstore.File, off, n int64) error {
+func (c *copier) window(ctx context.Context, p *pair, off, n int64) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.parallel)
 	visit := func(e block.Extent) error {
@@ -149,17 +153,39 @@ func (c *copier) window(ctx context.Context, src, dst smbstore.File, off, n int6
 			return ctx.Err()
 		}
 		for at, end := e.Offset, e.Offset+e.Length; at < end && ctx.Err() == nil; {
-			m, from := min(copyChunk-at%copyChunk, end-at), at
-			g.Go(func() error { return c.chunk(ctx, src, dst, from, m) })
+			unit := p.unit()
+			m, from := min(unit-at%unit, end-at), at
+			g.Go(func() error { return c.chunk(ctx, p, from, m) })
 			at += m
 		}
 		return ctx.Err()
 	}
-	err := extents(src, off, n, visit)
+	err := extents(p.src, off, n, visit)
 	if werr := g.Wait(); werr != nil {
 		return werr
 	}
 	return err
+}
+
+// pair is a file at both ends.
+type pair struct {
+	src, dst     smbstore.File
+	serverCopies atomic.Bool // until it turns out that the server does not
+}
+
+func newPair(src, dst smbstore.File) *pair {
+	p := &pair{src: src, dst: dst}
+	_, ok := dst.(block.RangeCopier)
+	p.serverCopies.Store(ok)
+	return p
+}
+
+// unit is the largest range to copy at a time.
+func (p *pair) unit() int64 {
+	if p.serverCopies.Load() {
+		return serverChunk
+	}
+	return copyChunk
 }
 
 // extents are the file's own, or one extent of data where it cannot tell.
@@ -177,17 +203,14 @@ func extents(f smbstore.File, off, n int64, visit func(block.Extent) error) erro
 	return err
 }
 
-// chunk copies up to copyChunk bytes: on the server where both ends are one,
-// else through this process. A destination file starts as one hole, so zeroes
-// are left out.
-func (c *copier) chunk(ctx context.Context, src, dst smbstore.File, off, n int64) error {
-	if c.limit != nil {
-		if err := c.limit.WaitN(ctx, int(n)); err != nil {
+// chunk copies a range: on the server where both ends are one, else through this
+// process.
+func (c *copier) chunk(ctx context.Context, p *pair, off, n int64) error {
+	if p.serverCopies.Load() {
+		if err := c.wait(ctx, n); err != nil {
 			return err
 		}
-	}
-	if rc, ok := dst.(block.RangeCopier); ok {
-		m, err := rc.CopyFrom(src, off, off, n)
+		m, err := p.dst.(block.RangeCopier).CopyFrom(p.src, off, off, n)
 		if err == nil && m == n {
 			c.job.advance(n, 0, 0)
 			return nil
@@ -195,22 +218,49 @@ func (c *copier) chunk(ctx context.Context, src, dst smbstore.File, off, n int64
 		if err != nil && !errors.Is(err, block.ErrNotSupported) {
 			return err
 		}
+		p.serverCopies.Store(false)
+	}
+	for end := off + n; off < end; off += copyChunk {
+		if err := c.through(ctx, p, off, min(copyChunk, end-off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// through copies at most copyChunk bytes through this process. A destination
+// file starts as one hole, so zeroes are left out.
+func (c *copier) through(ctx context.Context, p *pair, off, n int64) error {
+	if err := c.wait(ctx, n); err != nil {
+		return err
 	}
 	buf := c.bufs.Get().(*[]byte)
 	defer c.bufs.Put(buf)
-	p := (*buf)[:n]
-	if err := readFull(src, p, off); err != nil {
+	b := (*buf)[:n]
+	if err := readFull(p.src, b, off); err != nil {
 		return err
 	}
-	if block.IsZero(p) {
+	if block.IsZero(b) {
 		c.job.advance(0, n, 0)
 		return nil
 	}
-	if _, err := dst.WriteAt(p, off); err != nil {
+	if _, err := p.dst.WriteAt(b, off); err != nil {
 		return err
 	}
 	c.job.advance(n, 0, 0)
 	return nil
+}
+
+// wait asks the limiter for n bytes, in pieces it can grant.
+func (c *copier) wait(ctx context.Context, n int64) error {
+	for n > 0 && c.limit != nil {
+		m := min(n, int64(c.limit.Burst()))
+		if err := c.limit.WaitN(ctx, int(m)); err != nil {
+			return err
+		}
+		n -= m
+	}
+	return ctx.Err()
 }
 
 // readFull reads all of p; a file that ends before is one that changed.

@@ -25,6 +25,7 @@ type smbStore struct {
 	conns      []*smbConn
 	ctx        context.Context // done when the store is closed
 	cancel     context.CancelFunc
+	control    *controlConn
 	closed     atomic.Bool
 
 	mu    sync.Mutex // guards files
@@ -38,6 +39,7 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 	}
 	s := &smbStore{loc: l, opts: o, cred: cred, clientGUID: uuid.New(), files: map[*smbFile]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.control = &controlConn{store: s}
 	for range o.Connections {
 		s.conns = append(s.conns, &smbConn{store: s})
 	}
@@ -315,6 +317,7 @@ func (s *smbStore) Close() error {
 		errs = append(errs, f.Close())
 	}
 	s.cancel()
+	s.control.close()
 	for _, c := range s.conns {
 		c.mu.Lock()
 		if c.cur != nil && !c.cur.dead.Load() {

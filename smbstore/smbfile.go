@@ -46,7 +46,11 @@ type smbFile struct {
 	closed  bool
 
 	next   atomic.Uint32 // round robin over the connections
-	failed atomic.Bool   // a flush failed for good
+	failed atomic.Bool   // a flush failed for good, or what cannot be repeated may be lost
+
+	// Changes that are not in the log, counted from the file's opening: done, and
+	// covered by a Sync.
+	unloggedDone, unloggedSynced atomic.Int64
 
 	syncMu sync.Mutex // one implicit Sync at a time
 
@@ -149,7 +153,10 @@ func (f *smbFile) reopen(conn int, deadline time.Time) error {
 		}
 		sess.begin()
 		h, err := f.openAgain(sess)
-		if err == nil && old != nil {
+		if err == nil && !f.intact(conn) {
+			if f.unloggedDone.Load() > f.unloggedSynced.Load() {
+				f.failed.Store(true)
+			}
 			err = f.replay(h)
 		}
 		sess.end()
@@ -170,6 +177,34 @@ func (f *smbFile) reopen(conn int, deadline time.Time) error {
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
+}
+
+// intact reports whether nothing acknowledged and unsynced can have been lost:
+// there is no such thing, or every handle so far still lives. It is asked after
+// the new session was made: a handle that answers then shows that the server
+// has been the same all along.
+func (f *smbFile) intact(conn int) bool {
+	f.logMu.Lock()
+	clean := len(f.log) == 0 && f.unloggedDone.Load() == f.unloggedSynced.Load()
+	f.logMu.Unlock()
+	if clean {
+		return true
+	}
+	for i, h := range f.handles {
+		if h == nil {
+			continue
+		}
+		if i == conn || h.sess.dead.Load() {
+			return false
+		}
+		if _, err := h.f.Stat(); err != nil {
+			if lost(err) {
+				h.sess.kill()
+			}
+			return false
+		}
+	}
+	return true
 }
 
 // openAgain opens what is there, and checks that it is the same file.
@@ -343,12 +378,16 @@ func (f *smbFile) Sync() error {
 	}
 	err := f.io("sync", func(h *smb2.File) error {
 		f.logMu.Lock()
-		covered := f.logStart + len(f.log)
+		covered, unlogged := f.logStart+len(f.log), f.unloggedDone.Load()
 		f.logMu.Unlock()
+		if f.failed.Load() {
+			return block.ErrFailed
+		}
 		if err := h.Sync(); err != nil {
 			return err
 		}
 		f.forget(covered)
+		f.forgetUnlogged(unlogged)
 		return nil
 	})
 	if err != nil && f.flags&Write != 0 {
@@ -373,6 +412,29 @@ func (f *smbFile) forget(end int) {
 	}
 	f.log = append([]logged(nil), f.log[n:]...)
 	f.logStart = end
+}
+
+// unlogged runs a change that is not in the log: should a connection be lost
+// before the next Sync, the file fails.
+func (f *smbFile) unlogged(change func() error) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.closed {
+		return block.ErrClosed
+	}
+	err := change()
+	if !errors.Is(err, block.ErrNotSupported) {
+		// If it is not supported, part of it may have been done; what the caller
+		// does instead covers that.
+		f.unloggedDone.Add(1)
+	}
+	return err
+}
+
+// forgetUnlogged notes that a Sync covered the first n.
+func (f *smbFile) forgetUnlogged(n int64) {
+	for old := f.unloggedSynced.Load(); n > old && !f.unloggedSynced.CompareAndSwap(old, n); old = f.unloggedSynced.Load() {
+	}
 }
 
 func (f *smbFile) Truncate(size int64) error {
@@ -408,6 +470,7 @@ func (f *smbFile) Close() error {
 		return f.wrap("close", block.ErrClosed)
 	}
 	f.closed = true
+	f.store.control.forget(f)
 	f.store.mu.Lock()
 	delete(f.store.files, f)
 	f.store.mu.Unlock()
