@@ -172,15 +172,17 @@ func (c *conn) checkSession(r *request, ch *chain) error {
 	}
 	ch.sessionID, ch.treeID, ch.started = r.hdr.SessionID, r.hdr.TreeID, true
 	s, code := r.session, r.hdr.Command
-	if r.related && ch.broken != 0 {
-		return ch.broken
-	}
-	if s == nil {
-		return c.checkNoSession(r)
-	}
-	if code != smb2.CommandSessionSetup && !s.isValid() {
+	ended := s != nil && code != smb2.CommandSessionSetup && !s.isValid()
+	if ended {
 		r.session = nil // its keys may be about to be made
+	}
+	switch {
+	case r.related && ch.broken != 0:
+		return ch.broken
+	case ended:
 		return smb2.StatusUserSessionDeleted
+	case s == nil:
+		return c.checkNoSession(r)
 	}
 	if err := c.verify(r, s); err != nil {
 		return err
@@ -221,7 +223,7 @@ func (c *conn) verify(r *request, s *session) error {
 		return nil // authenticated by the cipher
 	}
 	if r.hdr.Flags&smb2.FlagSigned == 0 {
-		if s.signingRequired && r.hdr.Command != smb2.CommandSessionSetup {
+		if s.signingRequired && s.isValid() {
 			return smb2.StatusAccessDenied
 		}
 		return nil

@@ -41,6 +41,12 @@ func TestNegotiate(t *testing.T) {
 		c.send(c.build(smb2.CommandEcho, echo(), nil))
 		c.gone()
 	})
+	t.Run("echo without a session", func(t *testing.T) {
+		c := dialRaw(t, srv.addr)
+		c.negotiate(smb2.Dialect311)
+		c.send(c.build(smb2.CommandEcho, echo(), nil))
+		c.gone()
+	})
 	t.Run("3.1.1 without preauthentication", func(t *testing.T) {
 		c := dialRaw(t, srv.addr)
 		r := c.call(smb2.CommandNegotiate, &smb2.NegotiateRequest{Dialects: []smb2.Dialect{smb2.Dialect311}}, nil)
@@ -183,6 +189,13 @@ func TestSessions(t *testing.T) {
 			t.Fatal(st)
 		}
 		wantStatus(t, c.call(smb2.CommandRead, readRequest(id, 1), nil), smb2.StatusEndOfFile)
+	})
+	t.Run("reauthentication unsigned", func(t *testing.T) {
+		first.sign = false
+		if st := first.setup(testUser, testPassword, 0); st != smb2.StatusAccessDenied {
+			t.Error(st)
+		}
+		first.sign = true
 	})
 	t.Run("binding", func(t *testing.T) {
 		r := first.call(smb2.CommandSessionSetup, &smb2.SessionSetupRequest{Flags: smb2.SessionFlagBinding}, nil)
