@@ -27,8 +27,8 @@ func handleCreate(ctx context.Context, r *request) error {
 	o, err := c.run(ctx)
 	r.tree.share.names.RUnlock()
 	if err != nil {
-		return fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
-			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)
+		return &nameError{c.req.Name, fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
+			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)}
 	}
 	m, err := c.response(ctx, o)
 	if err == nil && !r.session.addOpen(o) {
@@ -49,6 +49,7 @@ type creation struct {
 
 	name    pathName
 	path    string          // of the file, as it is stored
+	info    fs.Info         // of what was there
 	desired fscc.AccessMask // generic rights mapped, MAXIMUM_ALLOWED taken out
 	maximum bool            // MAXIMUM_ALLOWED was asked for
 	wantDir bool
@@ -263,9 +264,12 @@ func (r *request) deleting(ctx context.Context, f fs.File) (string, error) {
 
 // response describes the open (MS-SMB2 2.2.14). No oplock is ever granted.
 func (c *creation) response(ctx context.Context, o *open) (*smb2.CreateResponse, error) {
-	info, err := o.file.Stat(ctx)
-	if err != nil {
-		return nil, err
+	info := c.info
+	if c.action != smb2.FileOpened {
+		var err error
+		if info, err = o.file.Stat(ctx); err != nil {
+			return nil, err
+		}
 	}
 	m := &smb2.CreateResponse{
 		OplockLevel:    smb2.OplockNone,
@@ -279,6 +283,7 @@ func (c *creation) response(ctx context.Context, o *open) (*smb2.CreateResponse,
 		FileAttributes: attributes(&info),
 		FileID:         o.id,
 	}
-	m.Contexts, err = c.responseContexts(ctx, o, &info)
+	contexts, err := c.responseContexts(ctx, o, &info)
+	m.Contexts = contexts
 	return m, err
 }

@@ -23,6 +23,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	if err != nil {
 		return nil, err
 	}
+	c.info = info
 	if err := c.checkKind(&info); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,14 @@ import (
 	"net"
 )
 
+// nameError is a failure on a name that is not open.
+type nameError struct {
+	name string
+	error
+}
+
+func (e *nameError) Unwrap() error { return e.error }
+
 // logFailure logs a request that was answered with an error.
 func (c *conn) logFailure(r *request, err error) {
 	if !c.log.Enabled(c.ctx, slog.LevelDebug) {
@@ -30,6 +38,8 @@ func (c *conn) logFailure(r *request, err error) {
 			name = "(removed)"
 		}
 		attrs = append(attrs, slog.String("file", name))
+	} else if ne := (*nameError)(nil); errors.As(err, &ne) {
+		attrs = append(attrs, slog.String("file", ne.name))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("err", err))

@@ -258,6 +258,9 @@ func TestSetBasic(t *testing.T) {
 	if st := c.setInfo(id, fscc.FileEndOfFileInformation, raw("short")); st != smb2.StatusInfoLengthMismatch {
 		t.Errorf("end of file cut short: %v", st)
 	}
+	if st := c.setInfo(id, fscc.FileEndOfFileInformation, raw(nil)); st != smb2.StatusInvalidParameter {
+		t.Errorf("end of file from nothing: %v", st)
+	}
 	if st := c.setInfo(id, fscc.FileStandardInformation, raw(make([]byte, 24))); st != smb2.StatusInvalidInfoClass {
 		t.Errorf("standard information set: %v", st)
 	}

@@ -18,6 +18,9 @@ func handleSetInfo(ctx context.Context, r *request) error {
 		return err
 	}
 	o := r.open
+	if len(req.Buffer) == 0 {
+		return smb2.StatusInvalidParameter
+	}
 	if o.pipe != nil {
 		return r.setPipeInfo(&req)
 	}

@@ -46,6 +46,7 @@ var statuses = []struct {
 	{state.ErrLockNotGranted, smb2.StatusLockNotGranted},
 	{state.ErrRangeNotLocked, smb2.StatusRangeNotLocked},
 	{state.ErrLockRange, smb2.StatusInvalidLockRange},
+	{state.ErrTooManyLocks, smb2.StatusInsufficientResources},
 
 	{services.ErrNoSuchPipe, smb2.StatusObjectNameNotFound},
 	{services.ErrEmpty, statusPipeEmpty},

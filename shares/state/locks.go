@@ -33,12 +33,18 @@ func blocked(locks []Lock, want *Lock) bool {
 	return false
 }
 
+// MaxLocks bounds the locks of one file, and with them the time a Change takes.
+const MaxLocks = 8192
+
 func badRange(off, n uint64) bool { return n != 0 && off+n-1 < off }
 
 // AddLocks grants all of want, which one open asks for, or none (MS-FSA 2.1.5.8,
-// MS-SMB2 3.3.5.14.2): ErrLockRange, ErrLockNotGranted.
+// MS-SMB2 3.3.5.14.2): ErrLockRange, ErrLockNotGranted, ErrTooManyLocks.
 func AddLocks(want []Lock) Change {
 	return func(r Record) (Record, Effects, error) {
+		if len(r.Locks)+len(r.Waiters)+len(want) > MaxLocks {
+			return r, Effects{}, ErrTooManyLocks
+		}
 		locks := slices.Clip(r.Locks)
 		for i := range want {
 			if badRange(want[i].Offset, want[i].Length) {

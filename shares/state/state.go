@@ -23,6 +23,7 @@ var (
 	ErrLockNotGranted   = errors.New("the range is locked")
 	ErrRangeNotLocked   = errors.New("the range is not locked by this open")
 	ErrLockRange        = errors.New("the range ends past 2^64")
+	ErrTooManyLocks     = errors.New("the file has too many locks")
 )
 
 // OpenID names an open for good. Whoever adds opens to a Store keeps them unique in it.

@@ -197,6 +197,23 @@ func TestLocks(t *testing.T) {
 	}
 }
 
+func TestLocksAreBounded(t *testing.T) {
+	m := NewMemory()
+	update(t, m, AddOpen(Open{ID: 1, Access: WriteData, Share: 7}, 0), nil)
+	many := make([]Lock, MaxLocks)
+	for i := range many {
+		many[i] = lock(1, uint64(i), 1)
+	}
+	update(t, m, AddLocks(many[1:]), nil)
+	update(t, m, AddLocks(append(many[:1:1], lock(1, MaxLocks, 1))), ErrTooManyLocks)
+	update(t, m, AddLocks(many[:1]), nil)
+	ticket, _ := m.NewTicket()
+	update(t, m, AddLockOrWait(lock(1, 0, 1), ticket), ErrTooManyLocks)
+	m.ReleaseTicket(ticket)
+	update(t, m, Unlock(1, 5, 1), nil)
+	update(t, m, AddLocks(many[5:6]), nil)
+}
+
 func TestToken(t *testing.T) {
 	m := NewMemory()
 	for id := OpenID(1); id <= 2; id++ {
