@@ -99,7 +99,10 @@ func (p *POSIX) probe(fd int) error {
 		return fmt.Errorf("/proc is not mounted: %w", err)
 	}
 	if probe, err := openBeneath(fd, "", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
-		return fmt.Errorf("openat2 (Linux 5.6 or later is needed): %w", err)
+		if errors.Is(err, unix.ENOSYS) {
+			err = fmt.Errorf("openat2: the kernel is too old, Linux 5.6 or later is needed: %w", err)
+		}
+		return err
 	} else {
 		unix.Close(probe)
 	}
