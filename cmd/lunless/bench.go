@@ -60,15 +60,28 @@ func addLoadFlags(c *cobra.Command) *loadFlags {
 	return f
 }
 
-func (f *loadFlags) options(name string) (bench.Options, error) {
-	w, err := bench.FindWorkload(name)
-	if err != nil {
-		return bench.Options{}, usageError{err}
+// loads are the runs asked for, checked before any target is touched.
+func (f *loadFlags) loads() ([]bench.Options, error) {
+	switch {
+	case f.duration <= 0:
+		return nil, usageError{fmt.Errorf("--duration %v: it must be more than nothing", f.duration)}
+	case f.warmUp < 0:
+		return nil, usageError{fmt.Errorf("--warm-up %v is negative", f.warmUp)}
+	case f.depth < 0:
+		return nil, usageError{fmt.Errorf("--depth %d is negative", f.depth)}
 	}
-	if f.depth > 0 {
-		w.Depth = f.depth
+	var loads []bench.Options
+	for _, name := range f.workloads {
+		w, err := bench.FindWorkload(name)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		if f.depth > 0 {
+			w.Depth = f.depth
+		}
+		loads = append(loads, bench.Options{Workload: w, Duration: f.duration, WarmUp: f.warmUp, Seed: f.seed, Verify: f.verify})
 	}
-	return bench.Options{Workload: w, Duration: f.duration, WarmUp: f.warmUp, Seed: f.seed, Verify: f.verify}, nil
+	return loads, nil
 }
 
 func (f *loadFlags) open(c *cobra.Command, location string) (*bench.Target, error) {
@@ -95,21 +108,21 @@ that write: do not point them at a disk you need.`,
 		if *target == "" {
 			return usageError{fmt.Errorf("--target is missing")}
 		}
+		loads, err := f.loads()
+		if err != nil {
+			return err
+		}
 		t, err := f.open(c, *target)
 		if err != nil {
 			return err
 		}
 		defer closing(&err, t)
 		results := []bench.Result{}
-		for _, name := range f.workloads {
-			o, err := f.options(name)
-			if err != nil {
-				return err
-			}
+		for _, o := range loads {
 			o.ServerPID = *pid
 			r, err := bench.Run(c.Context(), t.Devices, o)
 			if err != nil {
-				return fmt.Errorf("%s on %s: %w", name, *target, err)
+				return fmt.Errorf("%s on %s: %w", o.Name, *target, err)
 			}
 			r.Target = *target
 			results = append(results, r)
@@ -141,6 +154,13 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		if *a == "" || *b == "" {
 			return usageError{fmt.Errorf("--a and --b are both needed")}
 		}
+		if *rounds < 1 {
+			return usageError{fmt.Errorf("--rounds %d: at least one is needed", *rounds)}
+		}
+		loads, err := f.loads()
+		if err != nil {
+			return err
+		}
 		ta, err := f.open(c, *a)
 		if err != nil {
 			return err
@@ -152,18 +172,14 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		}
 		defer closing(&err, tb)
 		results := []bench.Comparison{}
-		for _, name := range f.workloads {
-			o, err := f.options(name)
-			if err != nil {
-				return err
-			}
-			bar := newProgress(name, func(n int64) string { return fmt.Sprint(n, " rounds") })
+		for _, o := range loads {
+			bar := newProgress(o.Name, func(n int64) string { return fmt.Sprint(n, " rounds") })
 			r, err := bench.Compare(c.Context(), bench.Side{Name: *a, Devices: ta.Devices, ServerPID: *aPID},
 				bench.Side{Name: *b, Devices: tb.Devices, ServerPID: *bPID}, o, *rounds,
 				func(round int, _, _ bench.Result) { bar.set(int64(round), int64(*rounds)) })
 			bar.done()
 			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+				return fmt.Errorf("%s: %w", o.Name, err)
 			}
 			results = append(results, r)
 		}
@@ -194,7 +210,7 @@ func benchReport() *cobra.Command {
 				}
 				r, err := bench.ParseResults(b)
 				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
+					return fmt.Errorf("%s is no result of `lunless bench run --json`: %w", name, err)
 				}
 				results = append(results, r...)
 			}

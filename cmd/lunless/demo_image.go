@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/diskfs/go-diskfs/backend/file"
@@ -26,6 +28,7 @@ import (
 // small enough to be a source tree, and some made up for bulk.
 const (
 	demoMaxFiles = 400
+	demoMaxSeen  = 20_000 // files and folders looked at
 	demoMaxBytes = 24 << 20
 	demoBulk     = 16 << 20 // bytes each of demoBulkFiles
 	demoBulkN    = 4
@@ -66,45 +69,82 @@ func makeDemoImage(ctx context.Context, name string, fsSize, n int64, source str
 	return want, f.Sync()
 }
 
+// copySource puts files of a folder into the file system: small ones, until
+// there are enough. What cannot be read here, or have its name there, is left
+// out: the current folder may be anyone's.
 func copySource(ctx context.Context, disk filesystem.FileSystem, source string, want map[string]digest) error {
-	files, total := 0, int64(0)
-	made := map[string]bool{"/": true}
+	device, seen, total := deviceOf(source), 0, int64(0)
+	files, folders := map[string]bool{}, map[string]bool{"/": true} // by name in capitals
 	return filepath.WalkDir(source, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || ctx.Err() != nil {
-			return errors.Join(err, ctx.Err())
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		rel, err := filepath.Rel(source, p)
-		if err != nil {
-			return err
+		rel, relErr := filepath.Rel(source, p)
+		if seen++; seen > demoMaxSeen || len(want) >= demoMaxFiles || relErr != nil {
+			return fs.SkipAll
 		}
-		if d.IsDir() {
-			if strings.HasPrefix(d.Name(), ".") && rel != "." || d.Name() == "bin" {
+		name := "/" + filepath.ToSlash(rel)
+		switch {
+		case d == nil:
+			return fs.SkipAll // the folder itself cannot be looked at
+		case d.IsDir():
+			if err != nil || rel != "." && (!fatName(d.Name()) || d.Name() == "bin" || deviceOf(p) != device) {
 				return fs.SkipDir
 			}
 			return nil
+		case err != nil || !d.Type().IsRegular() || !fatName(d.Name()):
+			return nil
 		}
-		info, err := d.Info()
-		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 || total+info.Size() > demoMaxBytes {
-			return err
+		upper, dir := strings.ToUpper(name), path.Dir(name)
+		if files[upper] || folders[upper] || files[path.Dir(upper)] {
+			return nil
 		}
-		if files++; files > demoMaxFiles {
-			return fs.SkipAll
+		content, ok := readSmall(p, demoMaxBytes-total)
+		if !ok {
+			return nil
 		}
-		total += info.Size()
-		name := "/" + filepath.ToSlash(rel)
-		if dir := path.Dir(name); !made[dir] {
+		total += int64(len(content))
+		if !folders[path.Dir(upper)] {
 			if err := disk.Mkdir(dir); err != nil {
-				return err
+				return fmt.Errorf("making folder %s in the demo's image: %w", dir, err)
 			}
-			made[dir] = true
+			for up := path.Dir(upper); up != "/"; up = path.Dir(up) {
+				folders[up] = true
+			}
 		}
-		in, err := os.Open(p)
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		return writeInto(disk, name, in, want)
+		files[upper] = true
+		return writeInto(disk, name, bytes.NewReader(content), want)
 	})
+}
+
+// fatName tells whether a name means the same on FAT: plain ASCII, no dot at
+// either end, so that hidden files are left out too.
+func fatName(s string) bool {
+	return len(s) <= 100 && !strings.HasPrefix(s, ".") && !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, " ") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e || strings.ContainsRune(`"*/:<>?\|+,;=[]`, r) })
+}
+
+// deviceOf is the number of the file system a folder lies on, 0 if that cannot be told.
+func deviceOf(folder string) uint64 {
+	var st syscall.Stat_t
+	if syscall.Lstat(folder, &st) != nil {
+		return 0
+	}
+	return uint64(st.Dev)
+}
+
+// readSmall reads a file that is neither empty nor larger than limit.
+func readSmall(name string, limit int64) ([]byte, bool) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() == 0 || st.Size() > limit {
+		return nil, false
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	return b, err == nil && len(b) > 0 && int64(len(b)) <= limit
 }
 
 func writeInto(disk filesystem.FileSystem, name string, content io.Reader, want map[string]digest) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -74,10 +75,15 @@ func diskCreate() *cobra.Command {
 		if size == 0 {
 			return usageError{fmt.Errorf("--size is missing")}
 		}
+		if f == smbstore.Raw && int64(size)%int64(max(*sector, 1)) != 0 {
+			return usageError{fmt.Errorf("--size %d is no multiple of the sector size, %d", size, *sector)}
+		}
 		return withFolder(c.Context(), args[0], store, func(s smbstore.Store, name string) error {
 			dev, err := smbstore.CreateDisk(c.Context(), s, name, smbstore.CreateDiskOptions{Format: f, Size: int64(size),
 				Fixed: isFixed, BlockSize: int64(blockSize), Geometry: block.Geometry{LogicalSectorSize: *sector, PhysicalSectorSize: 4096}})
-			if err != nil {
+			if errors.Is(err, vhdx.ErrBadOptions) {
+				return usageError{err}
+			} else if err != nil {
 				return err
 			}
 			return dev.Close()
@@ -134,6 +140,9 @@ Exit status: 0 clean, 1 damaged.`,
 			format, report, err := smbstore.CheckDisk(c.Context(), s, name)
 			if err != nil {
 				return err
+			}
+			if report.Findings == nil {
+				report.Findings = []vhdx.Finding{} // JSON: [], not null
 			}
 			if err := show(c, report, func(w io.Writer) { writeDiskReport(w, args[0], format, report) }); err != nil {
 				return err

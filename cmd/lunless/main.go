@@ -53,6 +53,9 @@ func run(args []string) int {
 		return exitFailed
 	}
 	fmt.Fprintln(os.Stderr, "lunless:", err)
+	if next := nextStep(err); next != "" {
+		fmt.Fprintln(os.Stderr, "        ", next)
+	}
 	return exitFailed
 }
 
@@ -82,8 +85,10 @@ Exit status: 0 done, 1 failed, 2 wrong usage.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
 	})
+	root.SetHelpCommand(newHelp())
+	root.CompletionOptions.DisableDefaultCmd = true // ours refuses a wrong shell
 	root.PersistentFlags().Bool("json", false, "print JSON instead of text")
-	root.AddCommand(newServe(), newUser(), newShare(), newDisk(), newVM(), newMigrate(), newBench(), newDemo())
+	root.AddCommand(newServe(), newUser(), newShare(), newDisk(), newVM(), newMigrate(), newBench(), newDemo(), newCompletion())
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -25,6 +26,10 @@ What it serves comes from three places, which must not name a share twice: the
 configuration file's [[share]] tables, the data folder (see ` + "`lunless share`" + `) and
 --share. Without any, it starts and serves nothing until ` + "`lunless share create`" + `.
 
+The file has the flags' names with _ for -, [log] level and format, [limits]
+connections and credits (of a connection), and a [[share]] table a share: name,
+path, comment, read_only, encrypt. Unknown keys are refused.
+
 When ready it prints "serving HOST:PORT" for each address and tells systemd.
 Accounts are made with ` + "`lunless user add`" + `; a running node sees changes at once.`,
 		Example: `  lunless serve --data /var/lib/lunless --share vms=/srv/vms,encrypt
@@ -43,7 +48,7 @@ Accounts are made with ` + "`lunless user add`" + `; a running node sees changes
 	c.Flags().StringVar(&flags.Log.Level, "log-level", "", "debug, info, warn or error (default info)")
 	c.Flags().StringVar(&flags.Log.Format, "log-format", "", "text or json (default text)")
 	// Not a StringSlice: that would split at the commas of the properties.
-	shareFlags := c.Flags().StringArray("share", nil, "NAME=PATH[,encrypt][,ca][,ro], may be given more than once")
+	shareFlags := c.Flags().StringArray("share", nil, "NAME=PATH[,encrypt][,ro], may be given more than once")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg := admin.Config{}
 		if *file != "" {
@@ -59,25 +64,39 @@ Accounts are made with ` + "`lunless user add`" + `; a running node sees changes
 			}
 			flags.Shares = append(flags.Shares, share)
 		}
-		cfg = override(cfg, flags)
-		log, err := newLogger(cfg.Log)
-		if err != nil {
+		if err := flags.Check(); err != nil {
 			return usageError{err}
 		}
-		node, err := admin.NewNode(cfg, log)
-		if err != nil {
-			return err
-		}
-		return node.Run(c.Context(), func(addrs []net.Addr) {
-			for _, a := range addrs {
-				fmt.Fprintf(c.OutOrStdout(), "serving %s\n", a)
-			}
-			if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-				log.Warn("cannot tell systemd", "error", err)
-			}
-		})
+		cfg = override(cfg, flags)
+		return runNode(c, cfg)
 	}
 	return c
+}
+
+// runNode serves until the command is interrupted.
+func runNode(c *cobra.Command, cfg admin.Config) error {
+	log := newLogger(cfg.Log)
+	node, err := admin.NewNode(cfg, log)
+	if err != nil {
+		return err
+	}
+	tell := func(state string) {
+		if _, err := daemon.SdNotify(false, state); err != nil {
+			log.Warn("cannot tell systemd", "state", state, "error", err)
+		}
+	}
+	told := make(chan struct{})
+	stop := context.AfterFunc(c.Context(), func() { tell(daemon.SdNotifyStopping); close(told) })
+	err = node.Run(c.Context(), func(addrs []net.Addr) {
+		for _, a := range addrs {
+			fmt.Fprintf(c.OutOrStdout(), "serving %s\n", a)
+		}
+		tell(daemon.SdNotifyReady)
+	})
+	if !stop() {
+		<-told
+	}
+	return err
 }
 
 // override lets what was given on the command line win over the file; shares
@@ -109,19 +128,13 @@ func override(cfg, flags admin.Config) admin.Config {
 	return cfg
 }
 
-func newLogger(l admin.Log) (*slog.Logger, error) {
+// newLogger logs to standard error as l, which was checked, says.
+func newLogger(l admin.Log) *slog.Logger {
 	var level slog.Level
-	if l.Level != "" {
-		if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-			return nil, fmt.Errorf("no log level %q: there are debug, info, warn and error", l.Level)
-		}
-	}
+	_ = level.UnmarshalText([]byte(l.Level)) // empty leaves info
 	options := &slog.HandlerOptions{Level: level}
-	switch l.Format {
-	case "", "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
-	return nil, fmt.Errorf("no log format %q: there are text and json", l.Format)
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -78,7 +79,10 @@ func shareSet(data *string) *cobra.Command {
 promised when they connected; new ones get what is set here.`,
 		Example: "  lunless share set vms --read-only=false"}
 	apply := shareProperties(c)
-	c.RunE = func(_ *cobra.Command, args []string) error {
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if f := c.Flags(); !f.Changed("comment") && !f.Changed("encrypt") && !f.Changed("read-only") {
+			return usageError{errors.New("nothing to set: give --comment, --encrypt or --read-only")}
+		}
 		catalogue, err := admin.OpenCatalogue(*data)
 		if err != nil {
 			return err

@@ -40,14 +40,22 @@ func withStorage(ctx context.Context, location string, o *smbstore.Options, do f
 }
 
 // machineFlags are the properties of a new VM.
-func machineFlags(c *cobra.Command) func() smbstore.Config {
+func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
 	cpus := c.Flags().Int("cpus", 1, "virtual processors")
 	memory := byteSize(1 << 30)
 	c.Flags().Var(&memory, "memory", "RAM")
 	firmware := c.Flags().String("firmware", "uefi", "uefi or bios")
 	notes := c.Flags().String("notes", "", "anything worth remembering")
-	return func() smbstore.Config {
-		return smbstore.Config{CPUs: *cpus, Memory: int64(memory), Firmware: *firmware, Notes: *notes}
+	return func() (smbstore.Config, error) {
+		switch {
+		case *cpus < 1:
+			return smbstore.Config{}, usageError{fmt.Errorf("--cpus %d: a VM has at least one", *cpus)}
+		case memory < 1<<20:
+			return smbstore.Config{}, usageError{fmt.Errorf("--memory %d: a VM has at least 1 MiB", memory)}
+		case *firmware != "uefi" && *firmware != "bios":
+			return smbstore.Config{}, usageError{fmt.Errorf("no firmware %q: there are uefi and bios", *firmware)}
+		}
+		return smbstore.Config{CPUs: *cpus, Memory: int64(memory), Firmware: *firmware, Notes: *notes}, nil
 	}
 }
 
@@ -66,8 +74,15 @@ func vmCreate() *cobra.Command {
 	machine := machineFlags(c)
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		config, err := machine()
+		if err != nil {
+			return err
+		}
+		if diskSize < 1<<20 {
+			return usageError{fmt.Errorf("--disk-size %d: a disk has at least 1 MiB", diskSize)}
+		}
 		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
-			h, err := smbstore.CreateHomeWithDisk(c.Context(), s, args[0], machine(), int64(diskSize))
+			h, err := smbstore.CreateHomeWithDisk(c.Context(), s, args[0], config, int64(diskSize))
 			if err != nil {
 				return err
 			}
@@ -97,10 +112,14 @@ not changed. The home appears whole or not at all.`,
 		if err != nil {
 			return usageError{err}
 		}
+		config, err := machine()
+		if err != nil {
+			return err
+		}
 		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
 			bar := newProgress("importing "+args[0], size)
 			h, err := smbstore.ImportHome(c.Context(), s, args[0], smbstore.ImportOptions{Image: l, ImageOptions: *store,
-				Config: machine(), Convert: smbstore.ConvertOptions{Rate: int64(rate)},
+				Config: config, Convert: smbstore.ConvertOptions{Rate: int64(rate)},
 				Progress: func(p smbstore.ConvertProgress) { bar.set(p.Done, p.Total) }})
 			bar.done()
 			if err != nil {

@@ -18,14 +18,14 @@ func TestParseShare(t *testing.T) {
 	for in, want := range map[string]Share{
 		"vms=/srv/vms":            {Name: "vms", Path: "/srv/vms"},
 		"v m=/srv/a=b,encrypt,ro": {Name: "v m", Path: "/srv/a=b", Encrypt: true, ReadOnly: true},
-		"x$=/x,ca":                {Name: "x$", Path: "/x", ContinuouslyAvailable: true},
+		"x$=/x":                   {Name: "x$", Path: "/x"},
 	} {
 		got, err := ParseShare(in)
 		if d := cmp.Diff(want, got); err != nil || d != "" {
 			t.Errorf("%s: %v %s", in, err, d)
 		}
 	}
-	for _, in := range []string{"", "vms", "=/x", "vms=", "a/b=/x", "ipc$=/x", "vms=/x,encrpt", strings.Repeat("n", 81) + "=/x", "a\tb=/x"} {
+	for _, in := range []string{"", "vms", "=/x", "vms=", "a/b=/x", "ipc$=/x", "vms=/x,encrpt", "vms=/x,ca", strings.Repeat("n", 81) + "=/x", "a\tb=/x"} {
 		if _, err := ParseShare(in); !errors.Is(err, ErrBadShare) {
 			t.Errorf("%q: %v, want ErrBadShare", in, err)
 		}
@@ -51,7 +51,15 @@ encrypt = true
 		"listen = 5":             "line 1",
 		"listen = [\"nowhere\"]": "no host:port",
 		"[[share]]\nname=\"a\"\npath=\"/a\"\n[[share]]\nname=\"A\"\npath=\"/b\"": "serves both",
-		"[limits]\nconnections=-1": "negative",
+		"[limits]\nconnections=-1":             "negative",
+		"listen = [\"127.0.0.1:99999\"]":       "from 0 to 65535",
+		"metrics = \"9445\"":                   "no host:port",
+		"min_dialect = \"1.0\"":                "2.0.2, 2.1, 3.0",
+		"signing = \"off\"":                    "required and enabled",
+		"server_name = \"more-than-15-bytes\"": "NetBIOS",
+		"[log]\nlevel=\"loud\"":                "no log level",
+		"[log]\nformat=\"xml\"":                "no log format",
+		"[[share]]\nname=\"a\"\npath=\"/a\"\ncontinuously_available=true": "not supported yet",
 	} {
 		if _, err := ParseConfig("f", []byte(bad)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q in it", bad, err, want)

@@ -68,9 +68,13 @@ func (c *Catalogue) Get(name string) (Share, error) {
 	}
 	i := find(shares, name)
 	if i < 0 {
-		return Share{}, fmt.Errorf("%w: %s", ErrNoShare, name)
+		return Share{}, noShare(name)
 	}
 	return shares[i], nil
+}
+
+func noShare(name string) error {
+	return fmt.Errorf("%w: %s (`lunless share list` shows those in the data folder)", ErrNoShare, name)
 }
 
 // Create adds a share. ErrShareTaken, ErrBadShare.
@@ -87,7 +91,7 @@ func (c *Catalogue) Create(s Share) error {
 	}
 	return c.change(func(shares []Share) ([]Share, error) {
 		if find(shares, s.Name) >= 0 {
-			return nil, fmt.Errorf("%w: %s (change it with `lunless share set`)", ErrShareTaken, s.Name)
+			return nil, fmt.Errorf("%w: %s (change it with `lunless share set`, or choose another name)", ErrShareTaken, s.Name)
 		}
 		return append(shares, s), nil
 	})
@@ -98,7 +102,7 @@ func (c *Catalogue) Set(name string, change func(*Share)) error {
 	return c.change(func(shares []Share) ([]Share, error) {
 		i := find(shares, name)
 		if i < 0 {
-			return nil, fmt.Errorf("%w: %s", ErrNoShare, name)
+			return nil, noShare(name)
 		}
 		change(&shares[i])
 		if err := shares[i].Check(); err != nil {
@@ -113,7 +117,7 @@ func (c *Catalogue) Remove(name string) error {
 	return c.change(func(shares []Share) ([]Share, error) {
 		i := find(shares, name)
 		if i < 0 {
-			return nil, fmt.Errorf("%w: %s", ErrNoShare, name)
+			return nil, noShare(name)
 		}
 		return slices.Delete(shares, i, i+1), nil
 	})
@@ -122,7 +126,7 @@ func (c *Catalogue) Remove(name string) error {
 func (c *Catalogue) change(f func([]Share) ([]Share, error)) error {
 	dir, err := os.Open(c.dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot open data folder: %w", err)
 	}
 	defer dir.Close()
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
@@ -139,7 +143,10 @@ func (c *Catalogue) change(f func([]Share) ([]Share, error)) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(dir, c.file(), append(b, '\n'))
+	if err := replaceFile(dir, c.file(), append(b, '\n')); err != nil {
+		return fmt.Errorf("cannot keep the shares in %s: %w", c.dir, err)
+	}
+	return nil
 }
 
 // replaceFile leaves either the old content or the new, on stable storage.

@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf16"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"lunless/shares"
 )
 
 // Config is the file `lunless serve --config` reads. Every key may be left out.
@@ -86,17 +90,37 @@ func ParseConfig(name string, b []byte) (Config, error) {
 		}
 		return Config{}, fmt.Errorf("configuration %s: %w", name, err)
 	}
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return Config{}, fmt.Errorf("configuration %s: %w", name, err)
 	}
 	return c, nil
 }
 
-func (c Config) check() error {
+// maxServerName is how long a NetBIOS name can be, in bytes.
+const maxServerName = 15
+
+// Check refuses what no node could run with; what is left out is fine.
+func (c Config) Check() error {
 	for _, l := range append(slices.Clone(c.Listen), c.Metrics) {
-		if _, _, err := net.SplitHostPort(l); l != "" && err != nil {
-			return fmt.Errorf("%q is no host:port: %w", l, err)
+		if err := checkAddress(l); l != "" && err != nil {
+			return err
 		}
+	}
+	if _, err := parseDialect(c.MinDialect); err != nil {
+		return err
+	}
+	if s := shares.Signing(c.Signing); s != "" && s != shares.SigningRequired && s != shares.SigningEnabled {
+		return fmt.Errorf("no signing %q: there are required and enabled", c.Signing)
+	}
+	if len(c.ServerName) > maxServerName || strings.ContainsAny(c.ServerName, " \t\"/\\[]:|<>+=;,?*") {
+		return fmt.Errorf("no server name %q: a NetBIOS name has up to %d characters, no spaces and none of \" / \\ [ ] : | < > + = ; , ? *", c.ServerName, maxServerName)
+	}
+	var level slog.Level
+	if c.Log.Level != "" && level.UnmarshalText([]byte(c.Log.Level)) != nil {
+		return fmt.Errorf("no log level %q: there are debug, info, warn and error", c.Log.Level)
+	}
+	if f := c.Log.Format; f != "" && f != "text" && f != "json" {
+		return fmt.Errorf("no log format %q: there are text and json", f)
 	}
 	if c.Limits.Connections < 0 || c.Limits.Credits < 0 {
 		return errors.New("a limit is negative")
@@ -105,11 +129,22 @@ func (c Config) check() error {
 	return err
 }
 
-// ParseShare reads NAME=PATH[,encrypt][,ca][,ro].
+func checkAddress(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is no host:port: %w", s, err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q is no host:port: the port is to be a number from 0 to 65535", s)
+	}
+	return nil
+}
+
+// ParseShare reads NAME=PATH[,encrypt][,ro]; ca is known, and refused by Check.
 func ParseShare(s string) (Share, error) {
 	name, rest, ok := strings.Cut(s, "=")
 	if !ok {
-		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,encrypt][,ca][,ro]", ErrBadShare, s)
+		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,encrypt][,ro]", ErrBadShare, s)
 	}
 	share := Share{Name: name}
 	words := strings.Split(rest, ",")
@@ -123,7 +158,7 @@ func ParseShare(s string) (Share, error) {
 		case "ro":
 			share.ReadOnly = true
 		default:
-			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are encrypt, ca and ro", ErrBadShare, s, w)
+			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are encrypt and ro", ErrBadShare, s, w)
 		}
 	}
 	return share, share.Check()
@@ -143,6 +178,8 @@ func (s Share) Check() error {
 		return fmt.Errorf("%w: the name IPC$ is the server's own", ErrBadShare)
 	case s.Path == "":
 		return fmt.Errorf("%w: %s: it has no path", ErrBadShare, s.Name)
+	case s.ContinuouslyAvailable:
+		return fmt.Errorf("%w: %s: continuous availability is not supported yet: leave `ca` out", ErrBadShare, s.Name)
 	}
 	return nil
 }

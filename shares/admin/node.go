@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
 
 	"lunless/shares"
 	"lunless/shares/accounts"
@@ -96,7 +97,7 @@ func (n *Node) shareList(kept []Share) ([]shares.Share, error) {
 				return nil, err
 			}
 			if object, err = fs.NewPOSIX(s.Path, fs.Options{}); err != nil {
-				return nil, fmt.Errorf("share %s: %w", s.Name, err)
+				return nil, fmt.Errorf("share %s: cannot serve %s: %w", s.Name, s.Path, err)
 			}
 			n.open[s] = object
 		}
@@ -149,12 +150,12 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []net.Addr)) error {
 	var wg sync.WaitGroup
 	var listeners []net.Listener
 	for _, l := range listen {
-		ln, err := net.Listen("tcp", l)
+		ln, err := listenOn(l)
 		if err != nil {
 			for _, open := range listeners {
 				open.Close()
 			}
-			return fmt.Errorf("cannot listen: %w", err)
+			return err
 		}
 		listeners, addrs = append(listeners, ln), append(addrs, ln.Addr())
 	}
@@ -190,13 +191,34 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []net.Addr)) error {
 	return err
 }
 
+// listenOn is net.Listen whose errors say what to do about them.
+func listenOn(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	advice := ""
+	switch {
+	case err == nil:
+		return ln, nil
+	case errors.Is(err, unix.EADDRINUSE):
+		advice = " (`ss -ltnp` shows who does: stop it, or choose another address)"
+	case errors.Is(err, unix.EACCES):
+		advice = " (ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose a higher one)"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		advice = " (`ip address` shows the addresses of this machine)"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) { // its text would name the address again
+		err = op.Err
+	}
+	return nil, fmt.Errorf("cannot listen on %s: %w%s", addr, err, advice)
+}
+
 func (n *Node) serveMetrics() (stop func(), err error) {
 	if n.cfg.Metrics == "" {
 		return func() {}, nil
 	}
-	ln, err := net.Listen("tcp", n.cfg.Metrics)
+	ln, err := listenOn(n.cfg.Metrics)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen for metrics: %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
