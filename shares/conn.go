@@ -329,12 +329,6 @@ func (c *conn) addSession(s *session) bool {
 	return true
 }
 
-func (c *conn) countSessions() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.sessions)
-}
-
 func (c *conn) removeSession(s *session) {
 	c.mu.Lock()
 	delete(c.sessions, s.id)

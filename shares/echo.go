@@ -8,10 +8,11 @@ import (
 
 var echoBody smb2.EchoResponse
 
-// handleEcho answers ECHO, but disconnects a client without a session (MS-SMB2
-// 3.3.5.17).
+// handleEcho answers ECHO. MS-SMB2 3.3.5.17 would have a client without a session
+// disconnected; clients send it after their last LOGOFF, so only one that has
+// never authenticated is.
 func handleEcho(_ context.Context, r *request) error {
-	if r.session == nil && r.conn.countSessions() == 0 {
+	if r.session == nil && !r.conn.authed.Load() {
 		return errDisconnect
 	}
 	return r.respond(&echoBody)
