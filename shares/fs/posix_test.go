@@ -463,3 +463,26 @@ func TestDescriptorsGivenBack(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
+
+// A reservation that cannot succeed takes nothing: what it got before it failed
+// would be all the room that others have.
+func TestTooMuchReserved(t *testing.T) {
+	p := servePOSIX(t, diskDir(t))
+	v, err := p.Volume(t.Context())
+	must(t, err)
+	tooMuch := int64(2 * v.TotalBytes)
+	f, err := p.Create(t.Context(), "file", fs.CreateOptions{Access: fs.WriteData})
+	must(t, err)
+	defer f.Close()
+	if err := f.SetAllocation(t.Context(), tooMuch); !errors.Is(err, fs.ErrNoSpace) {
+		t.Errorf("reserving twice the volume: %v", err)
+	}
+	if info, err := f.Stat(t.Context()); err != nil || info.AllocationSize > 1<<20 {
+		t.Errorf("%d bytes reserved, %v", info.AllocationSize, err)
+	}
+	if _, err := p.Create(t.Context(), "other", fs.CreateOptions{AllocationSize: tooMuch}); !errors.Is(err, fs.ErrNoSpace) {
+		t.Errorf("a new file of twice the volume: %v", err)
+	}
+	must(t, f.SetAllocation(t.Context(), 1<<20))
+	must(t, f.SetAllocation(t.Context(), 1<<20))
+}

@@ -75,16 +75,38 @@ func (f *posixFile) SetAllocation(ctx context.Context, size int64) error {
 }
 
 // preallocate reserves room for a file of size bytes, the end of file being at
-// end; without support for that it does nothing.
+// end; without support for that it does nothing. It asks for room first: a
+// reservation that fails half way keeps what it got (ext4), which is all there is.
 func preallocate(fd int, end, size int64) error {
 	if size <= end {
 		return nil
+	}
+	if err := hasRoom(fd, end, size); err != nil {
+		return err
 	}
 	err := again(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, end, size-end) })
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
 		return nil
 	}
 	return err
+}
+
+// hasRoom says whether the volume can take a file from end, or what is reserved
+// past it already, to size: ENOSPC.
+func hasRoom(fd int, end, size int64) error {
+	var vol unix.Statfs_t
+	var st unix.Stat_t
+	if err := again(func() error { return unix.Fstatfs(fd, &vol) }); err != nil {
+		return err
+	}
+	if err := again(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return err
+	}
+	need := size - max(end, st.Blocks*512)
+	if need > 0 && uint64(need)/uint64(vol.Frsize) >= vol.Bavail {
+		return unix.ENOSPC
+	}
+	return nil
 }
 
 // Zero punches holes in files that carry the SPARSE_FILE attribute and keeps the
