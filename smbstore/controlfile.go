@@ -69,12 +69,12 @@ func (f *smbFile) CopyFrom(src block.File, srcOff, dstOff, n int64) (int64, erro
 }
 
 // PunchHole zeroes a range at the server (FSCTL_SET_ZERO_DATA), which gives back
-// its room if it can. Of a lost connection what CopyFrom says holds.
+// its room if it can.
 func (f *smbFile) PunchHole(off, n int64) error {
 	if off < 0 || n < 0 {
 		return f.wrap("punch a hole in", block.ErrOutOfRange)
 	}
-	err := f.unlogged(func() error {
+	err := f.zeroed(off, n, func() error {
 		return f.store.control.do(func(c *controlConn) error {
 			h, err := c.open(f)
 			if err != nil {
@@ -89,6 +89,9 @@ func (f *smbFile) PunchHole(off, n int64) error {
 	})
 	if err != nil && !errors.Is(err, block.ErrNotSupported) {
 		err = f.wrap("punch a hole in", err)
+	}
+	if err == nil && f.overfull() {
+		err = f.syncOverfull()
 	}
 	return err
 }

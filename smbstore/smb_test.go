@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lunless/smbstore"
+	"lunless/smbstore/block"
 	"lunless/smbstore/storetest"
 )
 
@@ -268,6 +269,11 @@ func testSMBReplay(t *testing.T, server *storetest.Server) {
 		t.Fatal(err)
 	}
 	write(5, 100<<10, 10)
+	write(7, 16<<10, 4096)
+	if err := f.(block.Puncher).PunchHole(17<<10, 200<<10); err != nil {
+		t.Fatal(err)
+	}
+	write(5, 100<<10, 10)
 	server.Kill()
 	// What the machine would have forgotten.
 	disk := server.Dir + "/vms/disk"
@@ -288,7 +294,7 @@ func testSMBReplay(t *testing.T, server *storetest.Server) {
 	if len(got) != 100<<10+10 {
 		t.Fatalf("%d bytes", len(got))
 	}
-	for off, want := range map[int]byte{0: 2, 4095: 2, 4096: 4, 8191: 4, 8192: 0, 100 << 10: 5} {
+	for off, want := range map[int]byte{0: 2, 4095: 2, 4096: 4, 8191: 4, 8192: 0, 100 << 10: 5, 16 << 10: 7, 17 << 10: 0} {
 		if got[off] != want {
 			t.Errorf("byte %d is %d, want %d", off, got[off], want)
 		}

@@ -65,12 +65,6 @@ type handle struct {
 	f    *smb2.File
 }
 
-// logged is one acknowledged change: data at off, or, with data nil, a new size.
-type logged struct {
-	off  int64
-	data []byte
-}
-
 var _ File = (*smbFile)(nil)
 
 func (f *smbFile) Name() string { return f.name }
@@ -179,34 +173,6 @@ func (f *smbFile) reopen(conn int, deadline time.Time) error {
 	}
 }
 
-// intact reports whether nothing acknowledged and unsynced can have been lost:
-// there is no such thing, or every handle so far still lives. It is asked after
-// the new session was made: a handle that answers then shows that the server
-// has been the same all along.
-func (f *smbFile) intact(conn int) bool {
-	f.logMu.Lock()
-	clean := len(f.log) == 0 && f.unloggedDone.Load() == f.unloggedSynced.Load()
-	f.logMu.Unlock()
-	if clean {
-		return true
-	}
-	for i, h := range f.handles {
-		if h == nil {
-			continue
-		}
-		if i == conn || h.sess.dead.Load() {
-			return false
-		}
-		if _, err := h.f.Stat(); err != nil {
-			if lost(err) {
-				h.sess.kill()
-			}
-			return false
-		}
-	}
-	return true
-}
-
 // openAgain opens what is there, and checks that it is the same file.
 func (f *smbFile) openAgain(sess *session) (*smb2.File, error) {
 	p, err := f.store.full(f.name)
@@ -231,44 +197,12 @@ func (f *smbFile) openAgain(sess *session) (*smb2.File, error) {
 	return h, nil
 }
 
-func (f *smbFile) replay(h *smb2.File) error {
-	f.logMu.Lock()
-	defer f.logMu.Unlock()
-	for _, l := range f.log {
-		var err error
-		if l.data == nil {
-			err = h.Truncate(l.off)
-		} else {
-			_, err = h.WriteAt(l.data, l.off)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot repeat the unsynced write at %d: %w", l.off, err)
-		}
-	}
-	return nil
-}
-
 // drop forgets a handle whose connection is gone.
 func (f *smbFile) drop(conn int) {
 	if h := f.handles[conn]; h != nil {
 		runtime.SetFinalizer(h.f, nil)
 		f.handles[conn] = nil
 	}
-}
-
-// remember logs an acknowledged change. It is called with mu held for reading,
-// so that no replay comes between the acknowledgement and the log.
-func (f *smbFile) remember(l logged) {
-	f.logMu.Lock()
-	defer f.logMu.Unlock()
-	f.log = append(f.log, l)
-	f.logBytes += int64(len(l.data)) + 64
-}
-
-func (f *smbFile) overfull() bool {
-	f.logMu.Lock()
-	defer f.logMu.Unlock()
-	return f.logBytes > f.store.opts.ReplayBuffer
 }
 
 // ReadAt is io.ReaderAt: io.EOF, unwrapped, at the end of the file.
@@ -359,17 +293,6 @@ func (f *smbFile) writeChunk(p []byte, off int64) error {
 	})
 }
 
-// syncOverfull syncs for the sake of the log's bound; those who find it over
-// the bound together sync once.
-func (f *smbFile) syncOverfull() error {
-	f.syncMu.Lock()
-	defer f.syncMu.Unlock()
-	if !f.overfull() {
-		return nil
-	}
-	return f.Sync()
-}
-
 // Sync has the server write everything to stable storage. After the server
 // reported a failure the file stays failed.
 func (f *smbFile) Sync() error {
@@ -396,45 +319,6 @@ func (f *smbFile) Sync() error {
 		}
 	}
 	return err
-}
-
-// forget drops the log's entries before the one of number end, counted from the
-// file's opening; an overlapping Sync may have dropped them already.
-func (f *smbFile) forget(end int) {
-	f.logMu.Lock()
-	defer f.logMu.Unlock()
-	n := end - f.logStart
-	if n <= 0 {
-		return
-	}
-	for _, l := range f.log[:n] {
-		f.logBytes -= int64(len(l.data)) + 64
-	}
-	f.log = append([]logged(nil), f.log[n:]...)
-	f.logStart = end
-}
-
-// unlogged runs a change that is not in the log: should a connection be lost
-// before the next Sync, the file fails.
-func (f *smbFile) unlogged(change func() error) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.closed {
-		return block.ErrClosed
-	}
-	err := change()
-	if !errors.Is(err, block.ErrNotSupported) {
-		// If it is not supported, part of it may have been done; what the caller
-		// does instead covers that.
-		f.unloggedDone.Add(1)
-	}
-	return err
-}
-
-// forgetUnlogged notes that a Sync covered the first n.
-func (f *smbFile) forgetUnlogged(n int64) {
-	for old := f.unloggedSynced.Load(); n > old && !f.unloggedSynced.CompareAndSwap(old, n); old = f.unloggedSynced.Load() {
-	}
 }
 
 func (f *smbFile) Truncate(size int64) error {
