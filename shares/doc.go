@@ -12,7 +12,7 @@
 // A connection's work is done in three places. READ and WRITE that need not wait
 // are handled on the reader goroutine itself, and their responses leave together
 // in one write when the input runs dry. Those that may wait for a disk, or are
-// large, go to the connection's workers. Everything else goes through one
+// large, go to the connection's workers (worker.go). Everything else goes through one
 // goroutine a connection, in the order it arrived, so that a slow CREATE never
 // holds up the data of another disk.
 package shares
