@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -275,6 +276,83 @@ func TestLiveStorageStopped(t *testing.T) {
 			}
 			if r, err := h.Record(); err != nil || r.State != smbstore.Owned {
 				t.Errorf("%v %v", r, err)
+			}
+		})
+	}
+}
+
+// While the source's record cannot be reached in the middle of the switch, the
+// VM stands still; it goes on when the record returns, or stays in doubt.
+func TestLiveStorageInDoubt(t *testing.T) {
+	for _, returns := range []bool{true, false} {
+		t.Run(fmt.Sprintf("record returns %v", returns), func(t *testing.T) {
+			a, b := t.TempDir(), t.TempDir()
+			_, slot, name := liveVM(t, a, smbstore.Raw, 4<<20)
+			w := newWriter(slot)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- w.run(ctx, 3) }()
+			machines := filepath.Join(a, "vm", smbstore.MachinesDir)
+			back := func() { must(t, os.Rename(machines+".away", machines)) }
+			jobs := make(chan *Job, 1)
+			stood := make(chan int64, 1)
+			var once sync.Once
+			setFailpoint(t, func(point string) {
+				if point != "offered-at-destination" {
+					return
+				}
+				once.Do(func() {
+					must(t, os.Rename(machines, machines+".away"))
+					time.AfterFunc(time.Second, func() {
+						before := w.ops.Load()
+						time.Sleep(200 * time.Millisecond)
+						stood <- w.ops.Load() - before
+						if returns {
+							back()
+						} else {
+							(<-jobs).Cancel()
+						}
+					})
+				})
+			})
+			job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot}})
+			must(t, err)
+			jobs <- job
+			err = job.Wait(t.Context())
+			if n := <-stood; n != 0 {
+				t.Errorf("%d operations went through while in doubt", n)
+			}
+			if returns {
+				must(t, err)
+				if s := job.Status().Stall; s < time.Second {
+					t.Errorf("stalled for %v", s)
+				}
+				cancel()
+				must(t, <-done)
+				must(t, w.checkAll(slot))
+				return
+			}
+			cancel()
+			if !errors.Is(err, ErrInDoubt) {
+				t.Errorf("got %v, want ErrInDoubt", err)
+			}
+			if werr := <-done; !errors.Is(werr, ErrInDoubt) {
+				t.Errorf("the writer got %v, want ErrInDoubt", werr)
+			}
+			must(t, slot.Close())
+			if _, err := Resume(t.Context(), at(b, "vm"), Options{}); err == nil {
+				t.Error("resumed without the source's record")
+			}
+			back()
+			job, err = Resume(t.Context(), at(b, "vm"), Options{})
+			must(t, err)
+			must(t, job.Wait(t.Context()))
+			dev, _, err := smbstore.OpenDisk(t.Context(), storeAt(t, filepath.Join(b, "vm")), name, smbstore.DiskOptions{Format: smbstore.Raw})
+			must(t, err)
+			must(t, w.checkAll(dev))
+			must(t, dev.Close())
+			if exists(a, "vm") {
+				t.Error("the source is there still")
 			}
 		})
 	}
