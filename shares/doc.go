@@ -1,13 +1,16 @@
 // Package shares is the share service: an SMB 2 and 3 server for the disks of
 // virtual machines.
 //
-// The path of a READ, from the socket to pread and back:
+// The path of a READ, from the socket to pread:
 //
 //	receive.go   bytes from the socket, split into frames
 //	conn.go      the reader goroutine: decides where each frame is worked on
 //	dispatch.go  the command table, and the checks every command goes through
 //	read.go      the READ itself, straight into the response buffer
-//	reply.go     header, signature, encryption, and the batch that one write sends
+//	fs/io.go     pread
+//
+// and back through reply.go: header, signature, encryption, and the batch that
+// one write sends.
 //
 // A connection's work is done in three places. READ and WRITE that need not wait
 // are handled on the reader goroutine itself, and their responses leave together
