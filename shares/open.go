@@ -91,34 +91,74 @@ func (o *open) close(ctx context.Context, why error) error {
 	ctx = context.WithoutCancel(ctx)
 	o.times.restore(ctx, o.file)
 	o.listing.close()
-	err := o.release(ctx)
+	file, err := o.release(ctx)
 	if err != nil {
-		name, _ := o.file.Name()
-		o.session.conn.log.Warn("close failed", "share", o.tree.share.Name, "file", name, "reason", why, "err", err)
+		o.session.conn.log.Warn("close failed", "file", file, "reason", why, "err", err)
 	}
 	return err
 }
 
 // release takes a file's open out of the sharing state, and the name away where
 // the last open of it was to delete it.
-func (o *open) release(ctx context.Context) error {
+//
+// An open that may write is closed first, which waits for its writes in flight:
+// nothing of it may reach the file once it does not keep others out any more.
+// What is to be deleted anyway is not opened by anybody until it is gone. It
+// returns the open's link, for the log.
+func (o *open) release(ctx context.Context) (string, error) {
 	full := o.dir && o.options&smb2.FileDeleteOnClose != 0 && isEmpty(ctx, o.file) != nil
-	fx, err := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), full))
-	if err == nil && fx.Delete {
-		err = o.remove(ctx, fx.Link)
+	var name string
+	var err error
+	drained := !o.dir && o.access&(smb2.FileWriteData|smb2.FileAppendData) != 0 && !o.goesAway(ctx)
+	if drained {
+		name, _ = o.file.Name()
+		err = o.file.Close()
 	}
-	if cerr := o.file.Close(); err == nil {
-		err = cerr
+	fx, uerr := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), full))
+	switch {
+	case uerr != nil:
+	case fx.Delete && drained: // marked between the two, by an open that has gone since
+		uerr = o.removeNamed(ctx, name, fx.Link)
+	case fx.Delete:
+		uerr = o.remove(ctx, o.file, fx.Link)
 	}
-	return err
+	if !drained {
+		err = o.file.Close()
+	}
+	return fx.Link, errors.Join(uerr, err)
+}
+
+// goesAway says whether the file will be deleted with its last open.
+func (o *open) goesAway(ctx context.Context) (yes bool) {
+	if o.options&smb2.FileDeleteOnClose != 0 {
+		return true
+	}
+	o.store.Update(ctx, o.fileID, func(r state.Record) (state.Record, state.Effects, error) {
+		yes = len(r.Deleting) > 0
+		return r, state.Effects{}, nil
+	})
+	return yes
+}
+
+// removeNamed is remove for an open whose file is closed already.
+func (o *open) removeNamed(ctx context.Context, name, link string) error {
+	f, err := o.tree.fs.Open(ctx, name, 0)
+	if err == nil {
+		defer f.Close()
+		if f.ID() == o.fileID {
+			return o.remove(ctx, f, link)
+		}
+	}
+	_, uerr := o.store.Update(ctx, o.fileID, state.Deleted(link))
+	return errors.Join(err, uerr)
 }
 
 // remove takes the file's name away, and lets others open what has it next. A
 // folder that is not empty any more stays, which is no error (MS-FSA 2.1.5.5).
-func (o *open) remove(ctx context.Context, link string) error {
-	err := o.tree.fs.Remove(ctx, o.file)
+func (o *open) remove(ctx context.Context, f fs.File, link string) error {
+	err := o.tree.fs.Remove(ctx, f)
 	if err == nil && o.ca {
-		err = o.tree.fs.SyncParent(ctx, o.file)
+		err = o.tree.fs.SyncParent(ctx, f)
 	}
 	if errors.Is(err, fs.ErrNotEmpty) {
 		err = nil
