@@ -6,8 +6,9 @@ import (
 	sharefs "lunless/shares/fs"
 )
 
-// smallFiles lets no file grow beyond fileRoom: sizes in mutated messages must
-// not fill the disk of whoever runs the test.
+// smallFiles lets no request take more than fileRoom on disk: sizes in mutated
+// messages must not fill the disk of whoever runs the test. Files may be larger,
+// as long as they are sparse.
 type smallFiles struct{ sharefs.FS }
 
 type smallFile struct{ sharefs.File }
@@ -33,20 +34,6 @@ func (s smallFiles) Create(ctx context.Context, name string, opts sharefs.Create
 
 func (f smallFile) Unwrap() sharefs.File { return f.File }
 
-func (f smallFile) WriteAt(p []byte, off int64) (int, error) {
-	if off > fileRoom {
-		return 0, sharefs.ErrNoSpace
-	}
-	return f.File.WriteAt(p, off)
-}
-
-func (f smallFile) Truncate(ctx context.Context, size int64) error {
-	if size > fileRoom {
-		return sharefs.ErrNoSpace
-	}
-	return f.File.Truncate(ctx, size)
-}
-
 func (f smallFile) SetAllocation(ctx context.Context, size int64) error {
 	if size > fileRoom {
 		return sharefs.ErrNoSpace
@@ -54,9 +41,9 @@ func (f smallFile) SetAllocation(ctx context.Context, size int64) error {
 	return f.File.SetAllocation(ctx, size)
 }
 
-func (f smallFile) CopyRange(ctx context.Context, src sharefs.File, from, to, n int64) (int64, error) {
-	if to > fileRoom {
-		return 0, sharefs.ErrNoSpace
+func (f smallFile) Zero(ctx context.Context, off, n int64) error {
+	if n > fileRoom {
+		return sharefs.ErrNoSpace
 	}
-	return f.File.CopyRange(ctx, src, from, to, n)
+	return f.File.Zero(ctx, off, n)
 }

@@ -53,7 +53,7 @@ const (
 	perReset = 20 * perRound // and between two checks that nothing is left behind
 	heapRoom = 32 << 20      // bytes in use above the start, with all connections gone
 	peakRoom = 512 << 20     // bytes in use above the start at any time
-	fileRoom = 4 << 20       // bytes a file may grow to, about
+	fileRoom = 4 << 20       // bytes a request may take on disk, about
 )
 
 func (run *pduRun) fail(format string, args ...any) {

@@ -51,18 +51,30 @@ func (c *pduClient) openFiles(share, name string) error {
 		return nil
 	}
 	w.name, w.dir = name, name+".d"
-	folder := createRequest(w.dir)
-	folder.CreateOptions, folder.DesiredAccess = smb2.FileDirectoryFile, smb2.GenericRead|smb2.FileWriteAttributes
-	for _, o := range []struct {
-		q  *smb2.CreateRequest
-		id *smb2.FileID
-	}{{createRequest(name), &w.file}, {createRequest(name), &w.again}, {folder, &w.folder}} {
+	open := func(name string, options smb2.CreateOptions) (smb2.FileID, error) {
+		q := createRequest(name)
+		q.DesiredAccess, q.CreateOptions = smb2.GenericAll, options
 		var m smb2.CreateResponse
-		if err := c.demand(c.pdu(smb2.CommandCreate, w.disk, o.q, nil, 0), &m); err != nil {
-			return fmt.Errorf("create %s: %w", o.q.Name, err)
+		if err := c.demand(c.pdu(smb2.CommandCreate, w.disk, q, nil, 0), &m); err != nil {
+			return m.FileID, fmt.Errorf("create %s: %w", name, err)
 		}
-		*o.id = m.FileID
+		return m.FileID, nil
 	}
+	var err error
+	if w.file, err = open(name, 0); err != nil {
+		return err
+	}
+	if w.again, err = open(name, 0); err != nil {
+		return err
+	}
+	if w.folder, err = open(w.dir, smb2.FileDirectoryFile); err != nil {
+		return err
+	}
+	inside, err := open(w.dir+`\inside`, 0)
+	if err != nil {
+		return err
+	}
+	w.made = append(w.made, inside)
 	data := make([]byte, 8192)
 	if err := c.demand(c.write(w.disk, w.file, 0, data), &smb2.WriteResponse{}); err != nil {
 		return err
@@ -147,10 +159,10 @@ func (c *pduClient) seed() seed {
 		return one(smb2.CommandEcho, &smb2.EchoRequest{}, 0)
 	case 22, 23, 24:
 		return one(smb2.CommandQueryDirectory, &smb2.QueryDirectoryRequest{
-			FileInformationClass: uint8(pick(m, 1, 2, 3, 12, 37, 38, 60, 78, 79, 80, 81, 50, m.IntN(256))),
+			FileInformationClass: uint8(pick(m, 1, 2, 3, 12, 37, 38, 60, 1, 2, 3, 12, 37, 38, 60, 50, 78, 79, 80, 81, m.IntN(256))),
 			Flags:                smb2.QueryDirectoryFlags(pick(m, 0, 1, 2, 4, 16, 1, m.IntN(32))),
 			FileID:               pick(m, w.folder, w.folder, w.folder, c.anyFile()),
-			FileName:             pick(m, "*", "*.*", "?", "<.vhdx", ">>>", `"`, "a*b?c", "f*", "", strings.ToUpper(w.dir), strings.Repeat("*?", 60), `a\b`),
+			FileName:             pick(m, "*", "*", "*", "*.*", "?", "<.vhdx", ">>>", `"`, "a*b?c", "f*", "", strings.ToUpper(w.dir), strings.Repeat("*?", 60), `a\b`),
 			OutputBufferLength:   uint32(pick(m, 0, 16, 100, 4096, 65536)),
 		}, 65536)
 	case 25:

@@ -77,7 +77,7 @@ func (s *pduSender) drop() {
 
 // round sends n mutated messages.
 func (s *pduSender) round(n int) {
-	for range n {
+	for n > 0 {
 		if s.run.givesUp() {
 			return
 		}
@@ -93,7 +93,12 @@ func (s *pduSender) round(n int) {
 				continue
 			}
 		}
+		if (s.phase == signed || s.phase == sealed) && n > 8 && s.m.IntN(16) == 0 {
+			n -= s.burst()
+			continue
+		}
 		s.step()
+		n--
 	}
 }
 
@@ -179,7 +184,6 @@ func (s *pduSender) message() (seed, error) {
 
 // step sends one mutated message and sees what becomes of it.
 func (s *pduSender) step() {
-	c := s.c
 	valid, err := s.message()
 	if err != nil {
 		s.run.fail("%v client: a valid message: %v", s.phase, err)
@@ -192,20 +196,73 @@ func (s *pduSender) step() {
 	s.used++
 	s.count(valid.name, list, err)
 	if err == nil {
-		err = s.after(msg, list)
+		err = s.after(list, msg)
 	}
-	switch {
-	case err == nil:
-	case errors.Is(err, errLost):
-		if s.run.log.panics.Load() > 0 {
-			s.run.fail("%v %s: panic\n%s", s.phase, valid.name, dump(msg))
-		}
-	default:
-		s.run.fail("%v %v %s: %v\n%s", c.dialect, s.phase, valid.name, err, dump(msg))
-	}
-	if err != nil || s.phase == fresh || s.phase <= logonLeg && s.used >= 10 {
+	s.settle(valid.name, msg, err)
+	if s.phase == fresh || s.phase <= logonLeg && s.used >= 10 {
 		s.drop()
 	}
+}
+
+// settle reports what should not have come of a message, and gives up a
+// connection that cannot go on.
+func (s *pduSender) settle(name string, msg []byte, err error) {
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, errLost):
+		if s.run.log.panics.Load() > 0 {
+			s.run.fail("%v %s: panic\n%s", s.phase, name, dump(msg))
+		}
+	default:
+		s.run.fail("%v %s: %v\n%s", s.phase, name, err, dump(msg))
+	}
+	s.drop()
+}
+
+// burst sends several mutated messages at once, so that they are worked on at the
+// same time, and returns how many.
+func (s *pduSender) burst() int {
+	c := s.c
+	var names []string
+	var ids []uint64
+	var sent [][]byte
+	var wire []byte
+	owner := map[uint64]int{} // which message an id is of
+	n := 2 + s.m.IntN(7)
+	for i := range n {
+		valid := c.seed()
+		msg := s.mutated(&valid)
+		s.prev = valid.msg
+		for _, id := range expected(msg) {
+			ids, owner[id] = append(ids, id), i
+		}
+		names, sent = append(names, valid.name+" (burst)"), append(sent, msg)
+		frame := c.protect(slices.Clone(msg))
+		wire = append(binary.BigEndian.AppendUint32(wire, uint32(len(frame))), frame...)
+	}
+	var list []response
+	err := c.raw(wire)
+	if err == nil {
+		list, err = c.await(ids)
+	}
+	answers := make([][]response, n)
+	for _, r := range list {
+		i := owner[r.hdr.MessageID]
+		answers[i] = append(answers[i], r)
+	}
+	for i, name := range names {
+		if len(answers[i]) > 0 {
+			s.count(name, answers[i], nil)
+		} else {
+			s.count(name, nil, err)
+		}
+	}
+	if err == nil {
+		err = s.after(list, sent...)
+	}
+	s.settle(strings.Join(names, ", "), bytes.Join(sent, nil), err)
+	return n
 }
 
 // mutated is a message with changes in one part of it, most often the innermost.
@@ -320,7 +377,7 @@ func (s *pduSender) count(name string, list []response, err error) {
 }
 
 // after takes notice of what a message has done to the connection's world.
-func (s *pduSender) after(msg []byte, list []response) error {
+func (s *pduSender) after(list []response, sent ...[]byte) error {
 	c, w := s.c, &s.c.world
 	stale := false
 	for i := range list {
@@ -334,12 +391,7 @@ func (s *pduSender) after(msg []byte, list []response) error {
 				w.made = w.made[max(0, len(w.made)-24):]
 			}
 		case smb2.CommandClose:
-			split(msg, func(one []byte) {
-				var q smb2.CloseRequest
-				if ok && len(one) >= 88 && q.Decode(one) == nil {
-					stale = stale || slices.Contains([]smb2.FileID{w.file, w.again, w.folder, w.pipe}, q.FileID)
-				}
-			})
+			stale = stale || ok && closes(sent, w.file, w.again, w.folder, w.pipe)
 		case smb2.CommandLogoff, smb2.CommandTreeDisconnect:
 			stale = stale || ok
 		case smb2.CommandSessionSetup:
@@ -362,6 +414,19 @@ func (s *pduSender) after(msg []byte, list []response) error {
 		return c.openPipe("srvsvc")
 	}
 	return nil
+}
+
+// closes says whether one of the messages is a CLOSE of one of the files.
+func closes(sent [][]byte, files ...smb2.FileID) (found bool) {
+	for _, msg := range sent {
+		split(msg, func(one []byte) {
+			var q smb2.CloseRequest
+			if len(one) >= 88 && q.Decode(one) == nil {
+				found = found || slices.Contains(files, q.FileID)
+			}
+		})
+	}
+	return found
 }
 
 // table prints what was sent and what came of it.
