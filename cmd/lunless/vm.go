@@ -22,7 +22,7 @@ owns it. Starting machines comes with the host agent.`,
 		vmCreate(), vmImport(), vmList(), vmShow(), vmRemove())
 }
 
-// withStorage opens a storage location, making its folder if asked to.
+// withStorage opens a storage location and calls do with it.
 func withStorage(ctx context.Context, location string, o *smbstore.Options, do func(s smbstore.Store) error) (err error) {
 	if location == "" {
 		return usageError{fmt.Errorf("--storage is missing")}
