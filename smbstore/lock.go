@@ -97,20 +97,23 @@ func (l *recordLock) acquire(ctx context.Context, force bool) error {
 		if err == nil {
 			return nil
 		}
-		var held error
-		if errors.Is(err, ErrExist) || errors.Is(err, ErrUncertain) {
-			held = l.held(force)
-		} else {
-			held = err
-		}
 		var locked *LockedError
+		wait := false
 		switch {
-		case held == nil:
-			continue // it was released or broken
-		case errors.As(held, &locked) && time.Now().Before(until) && ctx.Err() == nil:
-			time.Sleep(25 * time.Millisecond)
+		case errors.Is(err, ErrExist), errors.Is(err, ErrUncertain):
+			if err = l.held(force); err == nil {
+				wait = true // it was released or broken: try again
+			} else {
+				wait = errors.As(err, &locked)
+			}
+		case errors.Is(err, ErrSharing), errors.Is(err, ErrNotExist):
+			wait = true // it is being removed while somebody reads it
+		}
+		if wait && ctx.Err() == nil && (err == nil || time.Now().Before(until)) {
+			time.Sleep(10 * time.Millisecond)
 			continue
 		}
+		held := errors.Join(err, ctx.Err())
 		return errors.Join(held, ignoreMissing(l.store.Remove(l.intent())))
 	}
 }
@@ -196,6 +199,9 @@ func (l *recordLock) intents() ([]Holder, error) {
 			continue
 		}
 		b, err := ReadFile(l.store, path.Join(dirOf(l.name), i.Name), maxHolder)
+		if errors.Is(err, ErrNotExist) {
+			continue // it has given up, or is done
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -219,13 +225,13 @@ func (l *recordLock) stillMine() error {
 
 // release gives the lock back and clears the intents of this job's dead.
 func (l *recordLock) release() error {
-	err := ignoreMissing(l.store.Remove(l.name))
+	err := errors.Join(ignoreMissing(l.store.Remove(l.name)), ignoreMissing(l.store.Remove(l.intent())))
 	intents, lerr := l.intents()
 	if lerr != nil {
-		return errors.Join(err, lerr)
+		return err // the dead's intents can wait for the next
 	}
 	for _, i := range intents {
-		if i.Nonce == l.me.Nonce || i.Host == l.me.Host && !running(i) {
+		if i.Host == l.me.Host && !running(i) {
 			err = errors.Join(err, ignoreMissing(l.store.Remove(l.name+"-"+i.Nonce)))
 		}
 	}

@@ -141,19 +141,25 @@ func (s *smbStore) Remove(name string) error {
 		return opError("remove", s.loc, ErrIsRoot)
 	}
 	return s.do("remove", name, func(sh *smb2.Share, p string, again bool) error {
-		err := sh.Remove(p)
-		if again && errors.Is(err, os.ErrNotExist) {
-			return nil
+		for patience := time.Now().Add(busyPatience); ; time.Sleep(20 * time.Millisecond) {
+			err := sh.Remove(p)
+			if code, _ := statusOf(err); code == statusSharingViolation && time.Now().Before(patience) {
+				continue
+			}
+			if again && errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+			return err
 		}
-		return err
 	})
 }
 
 func (s *smbStore) RemoveAll(name string) error { return removeAll(s, name) }
 
-// renamePatience bounds how long a rename waits for a reader of the target, who
-// holds it open for one request's time.
-const renamePatience = 3 * time.Second
+// busyPatience bounds how long a rename or a removal waits for a reader of a small
+// file, who holds it open for a few requests' time: the client in use opens
+// without FILE_SHARE_DELETE.
+const busyPatience = 3 * time.Second
 
 func (s *smbStore) Rename(oldName, newName string) error {
 	if oldName == "" || newName == "" {
@@ -167,7 +173,7 @@ func (s *smbStore) Rename(oldName, newName string) error {
 		if st, err := sh.Stat(to); err == nil && st.IsDir() && !again {
 			return fmt.Errorf("to %s: %w", newName, ErrExist)
 		}
-		patience := time.Now().Add(renamePatience)
+		patience := time.Now().Add(busyPatience)
 		for {
 			err := sh.Rename(from, to)
 			code, _ := statusOf(err)

@@ -319,3 +319,54 @@ func testSMBReplay(t *testing.T, server *storetest.Server) {
 		t.Errorf("a write was sent again that a sync had covered: %v %v", first, err)
 	}
 }
+
+// Several hosts change one ownership record on a share; none of their changes
+// is lost.
+func TestSMBRecord(t *testing.T) {
+	eachServer(t, func(t *testing.T, server *storetest.Server) {
+		first, err := smbstore.Open(t.Context(), server.Location(""), server.Options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer first.Close()
+		if _, err := smbstore.CreateHome(t.Context(), first, "vm", smbstore.Config{}); err != nil {
+			t.Fatal(err)
+		}
+		const hosts, rounds = 4, 6
+		errs := make(chan error, hosts)
+		for i := range hosts {
+			go func() { errs <- changeRecord(server, string(rune('a'+i)), rounds) }()
+		}
+		for range hosts {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		h, err := smbstore.HomeIn(smbstore.Sub(first, "vm"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := h.Record(); err != nil || r.Epoch != 1+hosts*rounds {
+			t.Errorf("%v, %v: changes were lost", r, err)
+		}
+	})
+}
+
+func changeRecord(server *storetest.Server, host string, rounds int) error {
+	h, err := smbstore.OpenHome(context.Background(), server.Location("vm"), server.Options())
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for done := 0; done < rounds; {
+		_, err := h.Change(context.Background(), "", func(r smbstore.Record) (smbstore.Record, error) { return r.Resolve(host) })
+		var locked *smbstore.LockedError
+		switch {
+		case err == nil:
+			done++
+		case !errors.As(err, &locked):
+			return err
+		}
+	}
+	return nil
+}

@@ -42,7 +42,7 @@ type smbFile struct {
 
 	// Lock order: mu, then syncMu, then logMu.
 	mu      sync.RWMutex // I/O holds it for reading; reopening, replay and Close for writing
-	handles []*handle    // by connection; nil until used
+	handles []*handle    // by connection; nil until used; one may stand for several
 	closed  bool
 
 	next   atomic.Uint32 // round robin over the connections
@@ -92,10 +92,17 @@ func (f *smbFile) adopt(sess *session, h *smb2.File) error {
 	return nil
 }
 
+// fewRequests is how many requests of a file go over the connection it was
+// opened on before the others are used: small files need one handle.
+const fewRequests = 8
+
 // io runs fn on a live handle, again after a lost connection. fn must be safe
 // to repeat.
 func (f *smbFile) io(op string, fn func(h *smb2.File) error) error {
-	conn := int(f.next.Add(1)) % len(f.handles)
+	conn := 0
+	if n := f.next.Add(1); n > fewRequests {
+		conn = int(n) % len(f.handles)
+	}
 	var deadline time.Time
 	for {
 		f.mu.RLock()
@@ -164,6 +171,10 @@ func (f *smbFile) reopen(conn int, deadline time.Time) error {
 		case errors.Is(mapSMB(err), ErrSharing) && time.Now().Before(deadline):
 			// The server may not have noticed yet that our old handle is gone.
 			time.Sleep(100 * time.Millisecond)
+		case old == nil && f.alive() != nil:
+			// The name leads elsewhere by now, but the file lives on in a handle.
+			f.handles[conn] = f.alive()
+			return nil
 		default:
 			return err
 		}
@@ -171,6 +182,16 @@ func (f *smbFile) reopen(conn int, deadline time.Time) error {
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
+}
+
+// alive is a handle that is usable as far as anybody knows.
+func (f *smbFile) alive() *handle {
+	for _, h := range f.handles {
+		if h != nil && !h.sess.dead.Load() {
+			return h
+		}
+	}
+	return nil
 }
 
 // openAgain opens what is there, and checks that it is the same file.

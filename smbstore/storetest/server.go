@@ -5,6 +5,7 @@ package storetest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -132,11 +133,19 @@ func StartLunless(t testing.TB) *Server {
 		t.Fatalf("build the server: %v", err)
 	}
 	data := filepath.Join(s.Dir, "data")
-	add := exec.Command(bin, "user", "add", s.User, "--data", data)
-	add.Env = append(os.Environ(), smbstore.PasswordVariable+"="+Password)
-	add.Stdin = strings.NewReader("")
-	if out, err := add.CombinedOutput(); err != nil {
-		t.Fatalf("add a user: %v\n%s", err, out)
+	for try := 0; ; try++ {
+		add := exec.Command(bin, "user", "add", s.User, "--data", data)
+		add.Env = append(os.Environ(), smbstore.PasswordVariable+"="+Password)
+		add.Stdin = strings.NewReader("")
+		out, err := add.CombinedOutput()
+		if err == nil {
+			break
+		}
+		// A process forked beside us may hold the program open for writing a moment longer.
+		if !errors.Is(err, syscall.ETXTBSY) || try > 100 {
+			t.Fatalf("add a user: %v\n%s", err, out)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	s.command = func() *exec.Cmd {
 		return exec.Command(bin, "serve", "--data", data, "--listen", fmt.Sprintf("127.0.0.1:%d", s.Port),
