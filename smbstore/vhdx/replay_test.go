@@ -1,0 +1,158 @@
+package vhdx
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+
+	"lunless/smbstore/block"
+)
+
+// TestReplay: entries that are whole are replayed, others are not.
+func TestReplay(t *testing.T) {
+	// BAT pages are lost, as if they had not reached the disk.
+	lose := func(f *block.MemFile) { put(t, f, batStart, make([]byte, 4096)) }
+	last := func(f *block.MemFile) (off int64) { // the newest entry: flush k wrote two sectors at 2k
+		return logStart + 4*logSector
+	}
+	for _, c := range []struct {
+		name   string
+		change func(f *block.MemFile)
+		blocks int // that must be there
+		err    error
+	}{
+		{"whole", func(*block.MemFile) {}, 3, nil},
+		{"newest torn in its data", func(f *block.MemFile) { put(t, f, last(f)+logSector+4096-4, []byte{9}) }, 2, nil},
+		{"newest torn in its header", func(f *block.MemFile) { put(t, f, last(f)+20, []byte{9}) }, 2, nil},
+		{"newest without its data", func(f *block.MemFile) { put(t, f, last(f)+logSector, make([]byte, logSector)) }, 2, nil},
+		{"two newest torn", func(f *block.MemFile) {
+			put(t, f, last(f), make([]byte, 8))
+			put(t, f, last(f)-2*logSector, make([]byte, 8))
+		}, 1, nil},
+		{"all torn", func(f *block.MemFile) { put(t, f, logStart, make([]byte, 6*logSector)) }, 0, ErrCorrupt},
+		{"garbage behind", func(f *block.MemFile) { put(t, f, last(f)+2*logSector, bytes.Repeat([]byte("loge"), 5000)) }, 3, nil},
+		{"file cut", func(f *block.MemFile) { must(t, f.Truncate(6*mib)) }, 0, ErrTruncated},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := small(t, false)
+			lose(f)
+			c.change(f)
+			before := f.Snapshot()
+			for _, ro := range []bool{true, false} {
+				d, err := Open(noClose{f}, OpenOptions{ReadOnly: ro})
+				if !errors.Is(err, c.err) {
+					t.Fatalf("Open = %v, want %v", err, c.err)
+				}
+				if err != nil {
+					continue
+				}
+				for i := range int64(3) {
+					got, want := make([]byte, 5000), byte(i+1)
+					if int(i) >= c.blocks {
+						want = 0
+					}
+					must(t, d.ReadAt(ctx, got, i*2*mib+100))
+					if !bytes.Equal(got, bytes.Repeat([]byte{want}, 5000)) {
+						t.Errorf("read-only %v: block %d holds %d, want %d", ro, i*2, got[0], want)
+					}
+				}
+				if ro {
+					if err := d.WriteAt(ctx, []byte{1}, 0, 0); !errors.Is(err, block.ErrReadOnly) {
+						t.Errorf("WriteAt = %v", err)
+					}
+				}
+				must(t, d.Close())
+				if ro {
+					sameFile(t, f, before)
+				}
+			}
+			if c.err == nil {
+				r, err := Check(f)
+				must(t, err)
+				if !r.Clean() || r.Info.LogInUse {
+					t.Errorf("after replay: %+v", r)
+				}
+			}
+		})
+	}
+}
+
+// TestFindSequence lays entries into a ring by hand (MS-VHDX 2.3.3).
+func TestFindSequence(t *testing.T) {
+	g := newGUID()
+	const length = 16 * logSector
+	type ent struct {
+		at   int64 // sectors
+		seq  uint64
+		tail uint32 // sectors
+		data int    // data sectors: the entry takes one more
+		guid GUID
+	}
+	for _, c := range []struct {
+		name string
+		ents []ent
+		want []uint64 // sequence numbers, oldest first
+	}{
+		{"none", nil, nil},
+		{"one", []ent{{0, 5, 0, 1, g}}, []uint64{5}},
+		{"several", []ent{{0, 5, 0, 1, g}, {2, 6, 0, 2, g}, {5, 7, 0, 1, g}}, []uint64{5, 6, 7}},
+		{"the tail moves on", []ent{{0, 5, 0, 1, g}, {2, 6, 0, 2, g}, {5, 7, 2, 1, g}}, []uint64{6, 7}},
+		{"a gap in numbers", []ent{{0, 5, 0, 1, g}, {2, 7, 2, 1, g}}, []uint64{7}},
+		{"tail overwritten", []ent{{2, 7, 0, 1, g}}, nil},
+		{"older beside newer", []ent{{0, 50, 0, 1, g}, {4, 9, 4, 1, g}}, []uint64{50}},
+		{"another log's is newer", []ent{{0, 5, 0, 1, g}, {4, 90, 4, 1, newGUID()}}, []uint64{5}},
+		{"wraps", []ent{{13, 5, 13, 1, g}, {15, 6, 13, 3, g}, {3, 7, 13, 0, g}}, []uint64{5, 6, 7}},
+		{"no descriptors", []ent{{3, 1, 3, 0, g}}, []uint64{1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ring := make([]byte, length)
+			for _, e := range c.ents {
+				le := logEntry{Sequence: e.seq, Tail: e.tail * logSector, LogGUID: e.guid}
+				for i := range e.data {
+					le.Updates = append(le.Updates, update{Offset: 4*mib + int64(i)*logSector, Data: bytes.Repeat([]byte{byte(e.seq)}, logSector)})
+				}
+				b := make([]byte, le.size())
+				le.encode(b)
+				n := copy(ring[e.at*logSector:], b)
+				copy(ring, b[n:])
+			}
+			var got []uint64
+			if s := findSequence(ring, g); s != nil {
+				for _, e := range s.entries {
+					got = append(got, e.Sequence)
+				}
+			}
+			if !reflect.DeepEqual(got, c.want) {
+				t.Errorf("active sequence %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestReplayZeroes: zero descriptors, in the order of their entries, in memory
+// and in the file.
+func TestReplayZeroes(t *testing.T) {
+	page := func(b byte) []byte { return bytes.Repeat([]byte{b}, logSector) }
+	s := &sequence{[]*logEntry{
+		{Updates: []update{{Offset: 4 * mib, Data: page(1)}, {Offset: 5 * mib, Data: page(2)}}},
+		{Updates: []update{{Offset: 3 * mib, Zeroes: 3 * mib}, {Offset: 5*mib + 4096, Data: page(3)}}, LastFileOffset: 9 * mib},
+	}}
+	f := block.NewMemFile(7 * mib)
+	put(t, f, 0, bytes.Repeat([]byte{9}, 7*mib))
+	want := bytes.Repeat([]byte{9}, 9*mib)
+	clear(want[3*mib : 6*mib])
+	clear(want[7*mib:])
+	copy(want[5*mib+4096:], page(3))
+	o, err := s.overlaid(f)
+	must(t, err)
+	got := make([]byte, 9*mib)
+	must(t, readFull(o, got, 0))
+	if !bytes.Equal(got, want) {
+		t.Error("in memory: differs")
+	}
+	must(t, s.apply(f))
+	if !bytes.Equal(readAll(t, f, 0, 9*mib), want) {
+		t.Error("in the file: differs")
+	}
+}
