@@ -68,6 +68,9 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	if err != nil {
 		return nil, err
 	}
+	if r.State == smbstore.Moved {
+		return nil, fmt.Errorf("%s: %w to %s", o.Source, smbstore.ErrMoved, r.MovedTo)
+	}
 	if r.State != smbstore.Owned || r.Host != host {
 		return nil, fmt.Errorf("%s: %w: %s", o.Source, smbstore.ErrNotOwner, r)
 	}

@@ -30,8 +30,12 @@ const (
 var (
 	// ErrNotHome: the folder holds no VM.
 	ErrNotHome = errors.New("not a VM's home: no `Virtual Machines` folder with a <GUID>.json in it")
-	// ErrMoved: the VM has moved away.
+	// ErrMoved: the VM has moved away; the record says where.
 	ErrMoved = errors.New("the VM has moved")
+	// ErrNoRecord: the home has no ownership record; errors that wrap it wrap
+	// ErrNotExist too.
+	ErrNoRecord = errors.New("no ownership record: a migration to here is unfinished (see `lunless migrate list`), or the record was " +
+		"removed (`lunless migrate resolve` makes a new one)")
 )
 
 // Home is a VM's home: a folder of a store. All methods may be called
@@ -158,6 +162,9 @@ func (h *Home) writeConfig(c Config) error {
 // Record reads who owns the VM.
 func (h *Home) Record() (Record, error) {
 	b, err := ReadFile(h.store, h.RecordName(), maxConfig)
+	if errors.Is(err, ErrNotExist) {
+		err = fmt.Errorf("%s: %w (%w)", h.Location(), ErrNoRecord, ErrNotExist)
+	}
 	if err != nil {
 		return Record{}, err
 	}
