@@ -196,6 +196,9 @@ func (srv *Server) authFailed(c *conn, id auth.Identity, err error) smb2.Status 
 		status, reason = smb2.StatusAccessDenied, "anonymous"
 	}
 	srv.metrics.authFailed(reason)
+	if le := (*auth.LogonError)(nil); errors.As(err, &le) {
+		id.User, id.Domain = le.User, le.Domain // as the client claims
+	}
 	c.log.Warn("authentication failed", "user", id.User, "domain", id.Domain, "err", err, "status", status.String())
 	return status
 }

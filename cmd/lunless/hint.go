@@ -23,7 +23,7 @@ var hints = []struct {
 	{smbstore.ErrNoShare, "`lunless share list` on the server, or `smbclient -L`, shows its shares"},
 	{smbstore.ErrSharing, "stop the VM or the program that has the file open, then try again"},
 	{smbstore.ErrNoSpace, "make room there, or choose another location; an interrupted migration goes on with `lunless migrate resume`"},
-	{smbstore.ErrMoved, "use its home at the new location; what is left here goes with `lunless vm remove`"},
+	{smbstore.ErrNotOwner, "`lunless vm show` says who owns it; where that is wrong, see `lunless migrate resolve --help`"},
 	{smbstore.ErrNotHome, "`lunless vm list --storage LOCATION` shows the homes at a location"},
 	{migrate.ErrNoJob, "`lunless migrate list --storage LOCATION` shows the unfinished ones"},
 	{migrate.ErrSamePlace, "name the folder the home shall lie in, another than the one it lies in now"},

@@ -74,6 +74,7 @@ type server struct {
 	data, vms  string // data folder; the folder of share vms
 	cmd        *exec.Cmd
 	log        *syncBuffer
+	stopped    bool
 }
 
 type syncBuffer struct {
@@ -129,7 +130,12 @@ func serve(t *testing.T, flags ...string) *server {
 	return s
 }
 
+// stop ends the server, which must take it in order. It may be called again.
 func (s *server) stop(t *testing.T) {
+	if s.stopped {
+		return
+	}
+	s.stopped = true
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}

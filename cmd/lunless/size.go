@@ -30,7 +30,7 @@ func (b *byteSize) Set(s string) error {
 	}
 	v, err := strconv.ParseFloat(digits, 64)
 	v = math.Ldexp(v, shift)
-	if err != nil || !(v >= 0) || v >= math.MaxInt64 || v != math.Trunc(v) {
+	if err != nil || strings.Trim(digits, "0123456789.") != "" || !(v >= 0) || v >= math.MaxInt64 || v != math.Trunc(v) {
 		return fmt.Errorf("%q is no size: want a number with K, M, G or T, such as 64G", s)
 	}
 	*b = byteSize(v)

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"lunless/smbstore"
+)
+
+// TestServeTellsSystemd listens where systemd would.
+func TestServeTellsSystemd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	said := func() string {
+		b := make([]byte, 4096)
+		l.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, err := l.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	t.Run("run", func(t *testing.T) {
+		serve(t) // stopped with this subtest
+		if got := said(); got != "READY=1" {
+			t.Errorf("told %q when ready, want READY=1", got)
+		}
+	})
+	if got := said(); got != "STOPPING=1" {
+		t.Errorf("told %q when stopping, want STOPPING=1", got)
+	}
+}
+
+func TestServeMetrics(t *testing.T) {
+	s := serve(t, "--metrics", "127.0.0.1:0")
+	if out, err := s.smbclient(t, "vms", "mkdir a; ls"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := s.smbclient(t, "vms", "ls", "-U", testUser+"%wrong"); err == nil {
+		t.Error("a wrong password was taken")
+	}
+	url := regexp.MustCompile(`http://\S+/metrics`).FindString(s.log.String())
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatalf("%q: %v", url, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"lunless_connections ", "lunless_sessions ", "lunless_opens ", `lunless_requests_total{class="ok",command="CREATE"} `,
+		"lunless_read_bytes_total ", "lunless_written_bytes_total ", `lunless_auth_failures_total{reason="logon"} 1`,
+		"lunless_request_seconds_bucket", "process_cpu_seconds_total ", "go_goroutines "} {
+		if !strings.Contains(string(b), "\n"+want) {
+			t.Errorf("no series %s in\n%s", want, tail(string(b)))
+		}
+	}
+	if strings.Contains(string(b), "\nlunless_requests_total{class=\"ok\",command=\"CREATE\"} 0\n") {
+		t.Error("creates are not counted")
+	}
+}
+
+// TestServeLogs looks at what an administrator finds in the log.
+func TestServeLogs(t *testing.T) {
+	s := serve(t, "--share", "ro="+t.TempDir()+",ro", "--log-format", "json")
+	const wrong = "Wrong-Secret3"
+	_, _ = s.smbclient(t, "vms", "ls", "-U", testUser+"%"+wrong)
+	_, _ = s.smbclient(t, "ro", "mkdir Reports")
+	_, _ = s.smbclient(t, "vms", "get missing.vhdx")
+	type line map[string]any
+	var lines []line
+	for text := range strings.Lines(s.log.String()) {
+		var l line
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		lines = append(lines, l)
+	}
+	for _, want := range []line{
+		{"msg": "authentication failed", "level": "WARN", "user": testUser, "status": "STATUS_LOGON_FAILURE"},
+		{"msg": "request failed", "level": "DEBUG", "user": testUser, "share": "ro", "file": "Reports", "status": "STATUS_ACCESS_DENIED", "command": "CREATE"},
+		{"msg": "request failed", "share": "vms", "file": "missing.vhdx", "status": "STATUS_OBJECT_NAME_NOT_FOUND"},
+	} {
+		found := false
+		for _, l := range lines {
+			all := strings.HasPrefix(fmt.Sprint(l["client"]), "127.0.0.1:")
+			for k, v := range want {
+				all = all && strings.Contains(fmt.Sprint(l[k]), fmt.Sprint(v))
+			}
+			found = found || all
+		}
+		if !found {
+			t.Errorf("no line with a client and %v in\n%s", want, tail(s.log.String()))
+		}
+	}
+	for _, secret := range []string{wrong, testPassword} {
+		if strings.Contains(s.log.String(), secret) {
+			t.Errorf("the log holds the password %s", secret)
+		}
+	}
+}
+
+// TestServeStopsUnderClients stops a server that clients have files open on.
+func TestServeStopsUnderClients(t *testing.T) {
+	s := serve(t)
+	l, err := smbstore.ParseLocation(s.location(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := smbstore.Open(t.Context(), l, smbstore.Options{
+		Credentials: &smbstore.Credentials{User: testUser, Password: testPassword}, ReconnectTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	f, err := store.OpenFile("open.bin", smbstore.ReadWrite|smbstore.Create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("acknowledged"), 4096); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	s.stop(t)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("stopping under a client took %v", took)
+	}
+	if b, err := os.ReadFile(filepath.Join(s.vms, "open.bin")); err != nil || string(b[min(4096, len(b)):]) != "acknowledged" {
+		t.Errorf("%d bytes, %v: the write is not there", len(b), err)
+	}
+	for _, want := range []string{"session ended", "server is stopping", "msg=disconnected"} {
+		if !strings.Contains(s.log.String(), want) {
+			t.Errorf("the log has no %q:\n%s", want, tail(s.log.String()))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if c, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(s.host, s.port)); err == nil {
+		c.Close()
+		t.Error("something still listens")
+	}
+}
