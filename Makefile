@@ -20,8 +20,10 @@ lint:
 	$(GO) vet ./... ./testdata/guest ./testdata/torture/...
 	$(GO) tool staticcheck ./... ./testdata/guest ./testdata/torture/...
 
+# The race detector makes pools forget, so allocations are counted without it.
 test: tools lint
 	$(GO) test -race -timeout 20m ./...
+	$(GO) test -count 1 -run 'Alloc' ./shares/... ./smbstore/...
 
 # Go benchmarks, with allocations; `lunless bench` measures the whole path.
 bench:
@@ -36,13 +38,14 @@ FUZZTIME ?= 30s
 fuzz:
 	testdata/fuzz.sh $(FUZZTIME)
 
-# The long runs. SABOTAGE=name switches on a fault that the run must notice.
+# The long runs. SABOTAGE=name in the environment (or after make) switches on a
+# fault that the run must notice.
 CUTS ?= 20000
 RUNS ?= 30
 PDUS ?= 1000000
 soak-disks:
-	CUTS=$(CUTS) SABOTAGE=$(SABOTAGE) $(GO) test -count 1 -timeout 0 -v -run '^TestPowerCuts$$' ./smbstore/vhdx
+	CUTS=$(CUTS) testdata/soak.sh ./smbstore/vhdx TestPowerCuts
 soak-storage:
-	RUNS=$(RUNS) SABOTAGE=$(SABOTAGE) $(GO) test -count 1 -timeout 0 -v -run '^TestSoakStorage$$' ./migrate
+	RUNS=$(RUNS) testdata/soak.sh ./migrate TestSoakStorage
 soak-pdus:
-	PDUS=$(PDUS) $(GO) test -count 1 -timeout 0 -v -run '^TestMutatedPDUs$$' ./shares
+	PDUS=$(PDUS) testdata/soak.sh ./shares TestMutatedPDUs

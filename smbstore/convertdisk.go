@@ -22,9 +22,6 @@ type ConvertDiskOptions struct {
 	Progress                          func(ConvertProgress)
 }
 
-// convertMark is in the name of an image that is being made.
-const convertMark = ".lunless-new-"
-
 // ConvertDisk makes a new image at the destination with the content of the
 // source's. It appears under its name whole and durable, or not at all: until
 // then it has a name of its own beside it. Errors: ErrExist, ErrFormat.
@@ -60,7 +57,7 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 	} else if !errors.Is(err, ErrNotExist) {
 		return err
 	}
-	temp := name + convertMark + nonce()
+	temp := name + buildMark + nonce()
 	if err := convertTo(ctx, src, to, temp, o); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package fs_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -485,4 +486,37 @@ func TestTooMuchReserved(t *testing.T) {
 	}
 	must(t, f.SetAllocation(t.Context(), 1<<20))
 	must(t, f.SetAllocation(t.Context(), 1<<20))
+}
+
+// TestZeroReservesNothing: zeroing the holes of a huge file must not fill the
+// volume; what was data reads as zeroes.
+func TestZeroReservesNothing(t *testing.T) {
+	p := servePOSIX(t, diskDir(t))
+	f, err := p.Create(t.Context(), "file", fs.CreateOptions{Access: fs.ReadData | fs.WriteData})
+	must(t, err)
+	defer f.Close()
+	const size = 1 << 40
+	must(t, f.Truncate(t.Context(), size))
+	data := bytes.Repeat([]byte{1}, 64<<10)
+	for _, off := range []int64{1 << 30, size - int64(len(data))} {
+		_, err = f.WriteAt(data, off)
+		must(t, err)
+	}
+	must(t, f.Zero(t.Context(), 100, size-200))
+	info, err := f.Stat(t.Context())
+	must(t, err)
+	if info.AllocationSize > 1<<20 || info.Size != size {
+		t.Errorf("%d bytes of %d allocated after zeroing holes", info.AllocationSize, info.Size)
+	}
+	got := make([]byte, len(data))
+	_, err = f.ReadAt(got, 1<<30)
+	must(t, err)
+	if !bytes.Equal(got, make([]byte, len(data))) {
+		t.Error("data is still there")
+	}
+	_, err = f.ReadAt(got, size-int64(len(data)))
+	must(t, err)
+	if n := len(got) - 100; !bytes.Equal(got[:n], make([]byte, n)) || !bytes.Equal(got[n:], data[n:]) {
+		t.Error("the end of the range is not exact")
+	}
 }

@@ -110,7 +110,7 @@ func hasRoom(fd int, end, size int64) error {
 }
 
 // Zero punches holes in files that carry the SPARSE_FILE attribute and keeps the
-// room of others. Where the file system can do neither it writes zeroes.
+// room that others have; holes in them stay holes. Where the file system can do neither it writes zeroes.
 func (f *posixFile) Zero(ctx context.Context, off, n int64) error {
 	const op = "zero"
 	if err := f.enterData(ctx, op); err != nil {
@@ -163,10 +163,36 @@ func (f *posixFile) zeroStep(mode uint32, off, n int64) (int64, error) {
 		return 0, nil
 	}
 	if mode != 0 {
+		skip, n, err := f.dataRun(off, n)
+		if err != nil || skip > 0 {
+			return skip, err
+		}
 		return n, again(func() error { return unix.Fallocate(f.fd.fd, mode, off, n) })
 	}
 	m, err := pwriteAll(f.fd.fd, zeroes[:n], off)
 	return int64(m), err
+}
+
+// dataRun tells how much of [off, off+n) is a hole at its start, or else how
+// much of it is data. Holes are zero already, and ZERO_RANGE would reserve room
+// for them: a client could fill the volume without writing a byte.
+func (f *posixFile) dataRun(off, n int64) (hole, data int64, err error) {
+	start, err := unix.Seek(f.fd.fd, off, unix.SEEK_DATA)
+	switch {
+	case err == unix.ENXIO:
+		return n, 0, nil
+	case err == unix.EINVAL: // the file system cannot tell
+		return 0, n, nil
+	case err != nil:
+		return 0, 0, err
+	case start > off:
+		return min(start-off, n), 0, nil
+	}
+	stop, err := unix.Seek(f.fd.fd, off, unix.SEEK_HOLE)
+	if err != nil {
+		return 0, 0, err
+	}
+	return 0, min(max(stop-off, 1), n), nil
 }
 
 var zeroes [writeStep]byte
