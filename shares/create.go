@@ -23,9 +23,7 @@ func handleCreate(ctx context.Context, r *request) error {
 	if r.tree.ipc {
 		return c.openPipe(ctx)
 	}
-	r.tree.share.names.RLock()
-	o, err := c.run(ctx)
-	r.tree.share.names.RUnlock()
+	o, err := c.runNamed(ctx)
 	if err != nil {
 		return &nameError{c.req.Name, fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
 			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)}
@@ -154,6 +152,14 @@ func (c *creation) creates() bool {
 	return c.req.CreateDisposition != smb2.FileOpen && c.req.CreateDisposition != smb2.FileOverwrite
 }
 
+// runNamed is run while no name of the share is given to another file.
+func (c *creation) runNamed(ctx context.Context) (*open, error) {
+	names := &c.r.tree.share.names
+	names.RLock()
+	defer names.RUnlock() // whatever becomes of it: who renames waits for this
+	return c.run(ctx)
+}
+
 // run opens what is there or makes it. Names come and go between the two; who
 // loses such a race tries again.
 func (c *creation) run(ctx context.Context) (*open, error) {
@@ -176,7 +182,7 @@ func (c *creation) run(ctx context.Context) (*open, error) {
 			return nil, err
 		}
 		o, err := c.createNew(ctx)
-		if !errors.Is(err, fs.ErrExist) {
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 			return o, err
 		}
 	}
@@ -229,7 +235,8 @@ const modeOptions = fscc.FILE_WRITE_THROUGH | fscc.FILE_SEQUENTIAL_ONLY | fscc.F
 	fscc.FILE_SYNCHRONOUS_IO_ALERT | fscc.FILE_SYNCHRONOUS_IO_NONALERT | fscc.FILE_DELETE_ON_CLOSE
 
 // share enters the open into the file's record: from then on it counts for others.
-// transient are rights the opening needs and the open does not keep.
+// transient are rights the opening needs and the open does not keep. The last of
+// the opens before may have taken the name away until then: fs.ErrNotExist.
 func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask) error {
 	_, err := o.store.Update(ctx, o.fileID, state.AddOpen(state.Open{
 		ID:            o.stateID(),
@@ -242,6 +249,9 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 		return err
 	}
 	o.token = o.store.Token(o.fileID)
+	if _, err := o.file.Name(); err != nil {
+		return errors.Join(err, c.unshare(ctx, o))
+	}
 	return nil
 }
 

@@ -39,6 +39,15 @@ func (r *request) parseRenaming(b []byte) (*renaming, error) {
 	return &renaming{r: r, target: name.path, replace: in.ReplaceIfExists}, nil
 }
 
+// alone keeps everybody from opening files by name until the function it returns
+// is called: nobody gets a file whose name goes to another one, or changes, before
+// the open counts.
+func (n *renaming) alone() (done func()) {
+	names := &n.r.tree.share.names
+	names.Lock()
+	return names.Unlock
+}
+
 // rename gives the file another name (MS-FSA 2.1.5.15.12).
 func (r *request) rename(ctx context.Context, b []byte) error {
 	n, err := r.parseRenaming(b)
@@ -46,6 +55,7 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 		return err
 	}
 	o := r.open
+	defer n.alone()()
 	source, err := r.deleting(ctx, o.file)
 	switch {
 	case errors.Is(err, state.ErrDeletePending):
@@ -59,8 +69,6 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	}
 	from := r.tree.share.link(source)
 	if o.dir {
-		r.tree.share.names.Lock()
-		defer r.tree.share.names.Unlock()
 		if err := r.noOpensBelow(ctx, from); err != nil {
 			return err
 		}
@@ -76,7 +84,8 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	}
 	name, err := o.file.Name()
 	if err == nil {
-		_, err = o.store.Update(ctx, o.fileID, state.Relink(from, r.tree.share.link(name)))
+		// The name has changed, whether the client stays for that or not.
+		_, err = o.store.Update(context.WithoutCancel(ctx), o.fileID, state.Relink(from, r.tree.share.link(name)))
 	}
 	return err
 }
@@ -91,6 +100,7 @@ func (r *request) link(ctx context.Context, b []byte) error {
 	if o.dir {
 		return smb2.StatusFileIsADirectory
 	}
+	defer n.alone()()
 	if _, err := r.deleting(ctx, o.file); errors.Is(err, state.ErrDeletePending) {
 		return smb2.StatusAccessDenied
 	} else if err != nil {

@@ -17,8 +17,9 @@ type share struct {
 	Share
 	ipc bool
 
-	// names is held for reading by CREATE and for writing while a folder is renamed,
-	// so that nothing below the folder is opened meanwhile. Outside of all other locks.
+	// names is held for reading by CREATE and for writing while a name is given to
+	// another file, so that nothing is opened by the name, or below it, meanwhile.
+	// Outside of all other locks.
 	names sync.RWMutex
 
 	mu    sync.Mutex // innermost
