@@ -40,19 +40,6 @@ func (ch *chain) note(r *request) {
 // maxChain bounds the commands of one compound.
 const maxChain = 256
 
-// splitNext returns the first command of a frame and what follows it (MS-SMB2
-// 3.3.5.2.7). h is the command's header.
-func splitNext(frame []byte, h *smb2.Header) (msg, rest []byte, err error) {
-	if h.NextCommand == 0 {
-		return frame, nil, nil
-	}
-	n := uint64(h.NextCommand)
-	if n%8 != 0 || n < smb2.HeaderSize || n+smb2.HeaderSize > uint64(len(frame)) {
-		return nil, nil, fatalf("compound: next command at %d of %d bytes", n, len(frame))
-	}
-	return frame[:n:n], frame[n:], nil
-}
-
 // runFrame answers every command of a frame, in order, into one frame of p. It
 // returns the request that has gone async, if the last one has.
 func (c *conn) runFrame(j *job, p *reply, r *request) (async bool, err error) {
@@ -67,8 +54,8 @@ func (c *conn) runFrame(j *job, p *reply, r *request) (async bool, err error) {
 		if err := r.hdr.Decode(rest); err != nil {
 			return false, fatalf("%w", err)
 		}
-		if r.msg, rest, err = splitNext(rest, &r.hdr); err != nil {
-			return false, err
+		if r.msg, rest, err = smb2.SplitCompound(rest); err != nil {
+			return false, fatalf("compound: %w", err)
 		}
 		if err := c.admit(r, j, n > 0 || rest != nil); err != nil {
 			return false, err
