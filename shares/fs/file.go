@@ -220,7 +220,7 @@ func (f *posixFile) SetTimes(ctx context.Context, c TimeChange) error {
 		return err
 	}
 	defer f.leave()
-	f.node.metaDirty.Store(true)
+	defer f.node.meta.add()
 	if c.Accessed != nil || c.Written != nil {
 		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
 		for i, t := range []*time.Time{c.Accessed, c.Written} {
@@ -246,7 +246,7 @@ func (f *posixFile) SetAttributes(ctx context.Context, a Attributes) error {
 		return err
 	}
 	defer f.leave()
-	f.node.metaDirty.Store(true)
+	defer f.node.meta.add()
 	return f.fail(op, f.changeAttr(func(s *storedAttr) { s.attributes = a & settable }))
 }
 
@@ -283,6 +283,6 @@ func (f *posixFile) SetSecurityDescriptor(ctx context.Context, sd []byte) error 
 		return err
 	}
 	defer f.leave()
-	f.node.metaDirty.Store(true)
+	defer f.node.meta.add()
 	return f.fail(op, writeSD(f.fd.fd, sd))
 }

@@ -266,3 +266,27 @@ func checkComponentFold(k string) error {
 	}
 	return nil
 }
+
+// A flush covers what was changed before it began, and nobody relies on one that
+// has not ended.
+func TestChanges(t *testing.T) {
+	var c changes
+	pending := func(want bool) uint64 {
+		t.Helper()
+		upTo, some := c.pending()
+		if some != want {
+			t.Errorf("pending: %v, want %v", some, want)
+		}
+		return upTo
+	}
+	pending(false)
+	c.add()
+	first := pending(true)
+	pending(true) // the first has not ended
+	c.add()       // while it runs
+	c.done(first)
+	second := pending(true)
+	c.done(second)
+	c.done(first) // late
+	pending(false)
+}

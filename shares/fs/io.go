@@ -127,6 +127,9 @@ func pwriteAll(fd int, p []byte, off int64) (int, error) {
 		if err == unix.EINTR {
 			continue
 		}
+		if err == nil && m == 0 {
+			err = unix.EIO // a file system that takes nothing and says nothing
+		}
 		if err != nil {
 			return n, err
 		}
@@ -155,12 +158,14 @@ func (f *posixFile) Sync(ctx context.Context) error {
 	}
 	number := f.started.Add(1)
 	flush := unix.Fdatasync
-	if f.node.metaDirty.Swap(false) {
+	upTo, some := f.node.meta.pending()
+	if some {
 		flush = unix.Fsync
 	}
 	if err := f.poison(f.flush(flush)); err != nil {
 		return f.fail(op, err)
 	}
+	f.node.meta.done(upTo)
 	f.finished = number
 	return nil
 }

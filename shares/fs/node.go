@@ -13,9 +13,9 @@ type node struct {
 
 	// failed: a flush failed; nothing on this ID is written or flushed until all its Files are closed.
 	failed atomic.Bool
-	// metaDirty: metadata may have changed since the last flush, so that
+	// meta says whether metadata may have changed since the last flush, so that
 	// flushing the data alone is not enough.
-	metaDirty atomic.Bool
+	meta changes
 	// wish is the size SetAllocation was last asked for; it is no less than what
 	// the file takes where the file system cannot reserve room.
 	wish atomic.Int64
@@ -38,7 +38,7 @@ func (ns *nodes) open(id FileID) *node {
 	n := ns.m[id]
 	if n == nil {
 		n = &node{}
-		n.metaDirty.Store(true) // by whoever had it open before
+		n.meta.add() // by whoever had it open before
 		if ns.m == nil {
 			ns.m = make(map[FileID]*node)
 		}
@@ -57,5 +57,28 @@ func (ns *nodes) close(id FileID, n *node) {
 			unix.Close(p.dir)
 		}
 		n.parents = nil
+	}
+}
+
+// changes counts what is to be flushed. A flush covers what was counted when it
+// began, and only once it has ended: until then everyone else flushes too.
+type changes struct{ made, flushed atomic.Uint64 }
+
+// add notes a change that has been made.
+func (c *changes) add() { c.made.Add(1) }
+
+// pending says whether anything is to be flushed, and what number to give to done.
+func (c *changes) pending() (upTo uint64, some bool) {
+	upTo = c.made.Load()
+	return upTo, upTo > c.flushed.Load()
+}
+
+// done notes that all up to upTo is on stable storage.
+func (c *changes) done(upTo uint64) {
+	for {
+		old := c.flushed.Load()
+		if upTo <= old || c.flushed.CompareAndSwap(old, upTo) {
+			return
+		}
 	}
 }

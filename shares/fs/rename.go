@@ -129,7 +129,7 @@ func (p *POSIX) unlink(at place, f *posixFile) error {
 			p.cache.drop(keyOf(&st))
 		}
 	}
-	f.node.metaDirty.Store(true)
+	f.node.meta.add()
 	return nil
 }
 
@@ -237,7 +237,7 @@ func (p *POSIX) move(root int, f *posixFile, from, to place, flags uint) error {
 	if err != nil {
 		return err
 	}
-	f.node.metaDirty.Store(true)
+	f.node.meta.add()
 	if same {
 		left(func(c *folder) { c.remove(from.base); c.add(to.base) })
 		return nil
@@ -293,7 +293,7 @@ func (p *POSIX) link(root int, f *posixFile, to place, replace bool) error {
 		if err := linkFD(f.fd.fd, to); err != nil {
 			return err
 		}
-		f.node.metaDirty.Store(true)
+		f.node.meta.add()
 		changed(func(c *folder) { c.add(to.base) })
 		return nil
 	}
