@@ -86,6 +86,9 @@ func (c *conn) admit(r *request, j *job, compound bool) error {
 	if h.Command >= smb2.NumCommands && !compound || h.IsResponse() {
 		return fatalf("%v, flags %#x", h.Command, uint32(h.Flags))
 	}
+	if h.Command == smb2.CommandNegotiate && compound {
+		return fatalf("NEGOTIATE in a compound") // what it settles is the reader's, and compounds are the lane's
+	}
 	if c.neg.dialect == 0 && h.Command != smb2.CommandNegotiate {
 		return fatalf("%v before NEGOTIATE", h.Command)
 	}

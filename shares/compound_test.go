@@ -2,6 +2,8 @@ package shares
 
 import (
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"lunless/smbstore/smb2"
@@ -277,4 +279,49 @@ func TestTableFindsFileIDs(t *testing.T) {
 			t.Errorf("%v: payload of %d, want %d", tt.code, cmd.payload(msg[smb2.HeaderSize:]), tt.size)
 		}
 	}
+}
+
+// TestCompoundTooLarge: responses that do not fit one frame of Direct TCP are not
+// made (MS-SMB2 2.1): the one that would be too many fails.
+func TestCompoundTooLarge(t *testing.T) {
+	srv := startServer(t, nil)
+	if err := os.WriteFile(filepath.Join(srv.root, "disk"), make([]byte, maxTransfer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	id := c.open("disk", smb2.GenericRead, 0)
+	for c.granted < 600 {
+		c.call(smb2.CommandEcho, echo(), nil)
+	}
+	read := readRequest(id, maxTransfer)
+	var frame []byte
+	for i := range 3 {
+		msg := c.build(smb2.CommandRead, read, nil)
+		for len(msg)%8 != 0 {
+			msg = append(msg, 0)
+		}
+		binary.LittleEndian.PutUint16(msg[6:], maxTransfer/creditUnit)
+		c.message += maxTransfer/creditUnit - 1
+		if i < 2 {
+			binary.LittleEndian.PutUint32(msg[20:], uint32(len(msg)))
+		}
+		frame = append(frame, msg...)
+	}
+	c.send(frame)
+	list := c.receive()
+	if len(list) != 3 {
+		t.Fatalf("%d responses", len(list))
+	}
+	for i, want := range []smb2.Status{smb2.StatusSuccess, smb2.StatusInsufficientResources, smb2.StatusInsufficientResources} {
+		wantStatus(t, list[i], want)
+	}
+}
+
+// TestCompoundedNegotiate ends the connection.
+func TestCompoundedNegotiate(t *testing.T) {
+	c := dialRaw(t, startServer(t, nil).addr)
+	m := &smb2.NegotiateRequest{SecurityMode: smb2.SigningEnabled, Dialects: []smb2.Dialect{smb2.Dialect302}}
+	c.send(c.compound([]step{{smb2.CommandNegotiate, m, false, 0},
+		{smb2.CommandSessionSetup, &smb2.SessionSetupRequest{SecurityBuffer: []byte{1}}, false, 0}}))
+	c.gone()
 }

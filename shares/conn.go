@@ -21,6 +21,10 @@ const (
 	inlineRead  = 64 << 10  // a longer READ goes to a worker
 	batchSize   = 192 << 10 // responses gathered before they are sent
 	laneDepth   = 64        // frames waiting for the lane before the reader waits
+
+	// What those may hold who have told us no password.
+	maxUnauthSessions = 8  // a connection without an authenticated session
+	maxAnonymousOpens = 16 // pipes of an anonymous session
 )
 
 // conn is a client's connection (MS-SMB2 3.3.1.7).
@@ -322,7 +326,11 @@ func (c *conn) findSession(id uint64) *session {
 func (c *conn) addSession(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended || len(c.sessions) >= c.srv.cfg.Limits.Sessions {
+	limit := c.srv.cfg.Limits.Sessions
+	if !c.authed.Load() {
+		limit = min(limit, maxUnauthSessions)
+	}
+	if c.ended || len(c.sessions) >= limit {
 		return false
 	}
 	c.sessions[s.id] = s

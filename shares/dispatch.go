@@ -147,7 +147,7 @@ func (c *conn) check(r *request, ch *chain) error {
 			return err
 		}
 	}
-	if code == smb2.CommandCreate && r.session.countOpens() >= c.srv.cfg.Limits.Opens {
+	if code == smb2.CommandCreate && !r.session.mayOpen() {
 		return smb2.StatusInsufficientResources
 	}
 	if cmd.needs&(needOpen|mayOpen) != 0 {
@@ -250,8 +250,14 @@ func (c *conn) checkPayload(r *request, cmd *command) error {
 	if c.neg.multiCredit && n > uint64(max(r.hdr.CreditCharge, 1))*creditUnit {
 		return smb2.StatusInvalidParameter
 	}
+	if r.reply.size()+int(n) > maxFrame-responseMargin { // what a compound asks for must fit one frame
+		return smb2.StatusInsufficientResources
+	}
 	return nil
 }
+
+// responseMargin is room for what follows a compound's payloads: its other responses.
+const responseMargin = 64 << 10
 
 // creditUnit is what one credit pays for, bytes (MS-SMB2 3.1.5.2).
 const creditUnit = 64 << 10

@@ -42,6 +42,9 @@ func (p *reply) begin(sealed *session) {
 	p.buf.b = p.buf.b[:p.frame+n]
 }
 
+// size is that of the open frame so far.
+func (p *reply) size() int { return len(p.buf.b) - p.frame }
+
 // next is where the next response's header goes.
 func (p *reply) next() int {
 	if len(p.parts) == 0 {

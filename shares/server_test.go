@@ -6,9 +6,13 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"lunless/shares/fs"
+	"lunless/smbstore/auth"
 	"lunless/smbstore/smb2"
 )
 
@@ -179,6 +183,85 @@ func TestLimits(t *testing.T) {
 		if st := c.setup(testUser, testPassword, 0); st != want {
 			t.Errorf("%v, want %v", st, want)
 		}
+	}
+}
+
+// Who has told us no password holds little: few sessions, and few pipes of an
+// anonymous one.
+func TestUnauthenticatedLimits(t *testing.T) {
+	srv := startServer(t, nil)
+	c := dialRaw(t, srv.addr)
+	c.negotiate(smb2.Dialect311)
+	if st := c.setup("", "", 0); st != smb2.StatusSuccess {
+		t.Fatal(st)
+	}
+	if st := c.treeConnect("IPC$"); st != smb2.StatusSuccess {
+		t.Fatal(st)
+	}
+	pipe := createRequest("srvsvc")
+	for i := range maxAnonymousOpens + 1 {
+		want := smb2.StatusSuccess
+		if i == maxAnonymousOpens {
+			want = smb2.StatusInsufficientResources
+		}
+		wantStatus(t, c.call(smb2.CommandCreate, pipe, nil), want)
+	}
+	first := auth.NewSPNEGOInitiator(&auth.ClientConfig{User: testUser})
+	token, _, err := first.Init(c.negotiated.SecurityBuffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i <= maxUnauthSessions; i++ { // the anonymous one is there already
+		want := smb2.StatusMoreProcessingRequired
+		if i == maxUnauthSessions {
+			want = smb2.StatusInsufficientResources
+		}
+		c.session = 0
+		wantStatus(t, c.call(smb2.CommandSessionSetup, &smb2.SessionSetupRequest{SecurityBuffer: token}, nil), want)
+	}
+}
+
+// What a READ takes counts, though its request was encrypted, and as large as one
+// that is not a READ.
+func TestBudgetCountsSealedReads(t *testing.T) {
+	var fault *fs.Fault
+	srv := startServer(t, func(cfg *Config) {
+		fault = fs.NewFault(cfg.Shares[0].FS)
+		cfg.Shares[0].FS = fault
+		cfg.Limits.InFlight = 2*maxTransfer + 1<<20
+	})
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	id := c.create("disk")
+	const reads = 6
+	for c.granted < reads*maxTransfer/creditUnit+50 {
+		c.call(smb2.CommandEcho, echo(), nil)
+	}
+	var under, most atomic.Int32
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	fault.Set(func(op fs.Op, _ string) error {
+		if op == fs.OpRead {
+			most.Store(max(most.Load(), under.Add(1)))
+			<-gate
+			under.Add(-1)
+		}
+		return nil
+	})
+	c.seal = true
+	for range reads {
+		msg := c.build(smb2.CommandRead, readRequest(id, maxTransfer), make([]byte, 2*smallFrame))
+		binary.LittleEndian.PutUint16(msg[6:], maxTransfer/creditUnit)
+		c.message += maxTransfer/creditUnit - uint64((2*smallFrame-1)/creditUnit+1)
+		c.send(msg)
+	}
+	time.Sleep(100 * time.Millisecond) // for as many to get that far as do
+	open()
+	for range reads {
+		wantStatus(t, c.receive()[0], smb2.StatusEndOfFile)
+	}
+	if n := most.Load(); n < 1 || n > 2 {
+		t.Errorf("%d READs of %d bytes at a time, in %d bytes", n, maxTransfer, srv.cfg.Limits.InFlight)
 	}
 }
 

@@ -102,6 +102,15 @@ func (s *session) countOpens() int {
 	return len(s.opens)
 }
 
+// mayOpen says whether the session may open one more.
+func (s *session) mayOpen() bool {
+	limit := s.conn.srv.cfg.Limits.Opens
+	if s.anonymous {
+		limit = min(limit, maxAnonymousOpens)
+	}
+	return s.countOpens() < limit
+}
+
 // openList is what is open at the moment, of one tree connect or (nil) of all.
 func (s *session) openList(t *tree) []*open {
 	s.mu.RLock()

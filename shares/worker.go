@@ -71,6 +71,22 @@ func (j *job) bytes() int64 {
 	return n
 }
 
+// recount takes what answering j needs in fact, which was not to be seen before it
+// was decrypted. Nothing is held while it waits for that.
+func (c *conn) recount(j *job) error {
+	n := j.bytes()
+	if n <= j.cost {
+		return nil
+	}
+	c.inFlight.give(j.cost)
+	j.cost = 0
+	if !c.inFlight.take(n, true) {
+		return context.Cause(c.ctx)
+	}
+	j.cost = n
+	return nil
+}
+
 // release gives back what a job holds.
 func (c *conn) release(j *job) {
 	c.inFlight.give(j.cost)
@@ -143,6 +159,9 @@ func (w *worker) answer(j *job) error {
 	if j.raw {
 		err := c.unseal(j)
 		if err == nil {
+			err = c.recount(j)
+		}
+		if err == nil {
 			var where place
 			if where, err = placeOf(j); err == nil && where == ordered {
 				return c.toLane(j)
@@ -206,7 +225,7 @@ func (b *budget) give(n int64) {
 	b.mu.Lock()
 	b.free += n
 	b.mu.Unlock()
-	b.freed.Signal()
+	b.freed.Broadcast() // to whoever needs little enough
 }
 
 // close makes those who wait give up.
