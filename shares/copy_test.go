@@ -2,8 +2,10 @@ package shares
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"lunless/shares/fs"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
@@ -145,5 +147,48 @@ func TestControlCodes(t *testing.T) {
 	}
 	if s, st := c.read(file, 4); st != 0 || s != "\x00\x00\x00\x00" {
 		t.Errorf("trimmed bytes %q, %v", s, st)
+	}
+}
+
+// What a write-through open changes without a WRITE is on stable storage too
+// before it is answered.
+func TestWriteThroughControls(t *testing.T) {
+	srv, fault := startFaulty(t)
+	c := loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	c.existing("disk", 0, 0)
+	var syncs atomic.Int32
+	fault.Set(func(op fs.Op, _ string) error {
+		if op == fs.OpSync {
+			syncs.Add(1)
+		}
+		return nil
+	})
+	for _, tt := range []struct {
+		options smb2.CreateOptions
+		want    int32
+	}{{0, 0}, {smb2.FileWriteThrough, 1}} {
+		id := c.open("disk", rightsAll, tt.options)
+		for what, do := range map[string]func() smb2.Status{
+			"end of file": func() smb2.Status {
+				return c.setInfo(id, fscc.FileEndOfFileInformation, &fscc.EndOfFileInfo{EndOfFile: 1 << 20})
+			},
+			"allocation": func() smb2.Status {
+				return c.setInfo(id, fscc.FileAllocationInformation, &fscc.AllocationInfo{AllocationSize: 1 << 21})
+			},
+			"zero": func() smb2.Status {
+				_, st := c.ioctl(id, fscc.FSCTL_SET_ZERO_DATA, &fscc.ZeroData{Offset: 0, Beyond: 4096}, 0)
+				return st
+			},
+			"trim": func() smb2.Status {
+				_, st := c.ioctl(id, fscc.FSCTL_FILE_LEVEL_TRIM, &fscc.Trim{Ranges: []fscc.ByteRange{{Length: 4096}}}, 0)
+				return st
+			},
+		} {
+			syncs.Store(0)
+			if st := do(); st != smb2.StatusSuccess || syncs.Load() != tt.want {
+				t.Errorf("options %#x: %s: %v, %d flushes, want %d", tt.options, what, st, syncs.Load(), tt.want)
+			}
+		}
+		c.closeFile(id)
 	}
 }

@@ -44,6 +44,9 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 		if info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0 {
 			return nil, smb2.StatusCannotDelete
 		}
+		if c.path == "" {
+			return nil, smb2.StatusAccessDenied // the share itself
+		}
 	}
 	o = c.newOpen(f)
 	if err := c.share(ctx, o, transient); err != nil {

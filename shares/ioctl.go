@@ -176,6 +176,9 @@ func setZeroData(ctx context.Context, r *request, req *smb2.IoctlRequest) error 
 	if err := o.zero(ctx, in.Offset, in.Beyond-in.Offset); err != nil {
 		return err
 	}
+	if err := o.through(ctx); err != nil {
+		return err
+	}
 	return r.respondIoctl(smb2.StatusSuccess, req, nil)
 }
 
@@ -220,6 +223,9 @@ func trim(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
 			return err
 		}
 		done.RangesProcessed++
+	}
+	if err := o.through(ctx); err != nil {
+		return err
 	}
 	if req.MaxOutputResponse == 0 {
 		return r.respondIoctl(smb2.StatusSuccess, req, nil)

@@ -47,6 +47,14 @@ type open struct {
 // (MS-SMB2 3.3.5.13).
 func (o *open) writeThrough() bool { return o.ca || o.mode.Load()&fscc.FILE_WRITE_THROUGH != 0 }
 
+// through puts what has been changed on stable storage if the open wants that.
+func (o *open) through(ctx context.Context) error {
+	if !o.writeThrough() {
+		return nil
+	}
+	return o.file.Sync(ctx)
+}
+
 // stateID is the open's name in shares/state.
 func (o *open) stateID() state.OpenID { return state.OpenID(o.id.Persistent) }
 

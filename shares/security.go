@@ -127,8 +127,8 @@ func (o *open) querySecurity(ctx context.Context, info fscc.SecurityInformation)
 
 // setSecurity sets the part of the descriptor that info names (MS-SMB2 3.3.5.21.3).
 func (o *open) setSecurity(ctx context.Context, info fscc.SecurityInformation, raw []byte) error {
-	if info.NeedsToSet()&^fscc.AccessMask(o.access) != 0 {
-		return smb2.StatusAccessDenied
+	if info.NeedsToSet()&^fscc.AccessMask(o.access) != 0 || o.tree.share.ReadOnly {
+		return smb2.StatusAccessDenied // a privilege gives ACCESS_SYSTEM_SECURITY on any share
 	}
 	var set fscc.SecurityDescriptor
 	if err := set.Decode(raw); err != nil {

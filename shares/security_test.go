@@ -152,7 +152,12 @@ func TestSecurityBufferTooSmall(t *testing.T) {
 }
 
 func TestReadOnlyShare(t *testing.T) {
-	srv := startServer(t, func(cfg *Config) { cfg.Shares[0].ReadOnly = true })
+	srv := startServer(t, func(cfg *Config) {
+		cfg.Shares[0].ReadOnly = true
+		if err := cfg.Accounts.AddMember("Administrators", testUser); err != nil {
+			t.Fatal(err)
+		}
+	})
 	if err := os.WriteFile(filepath.Join(srv.root, "file"), []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +182,11 @@ func TestReadOnlyShare(t *testing.T) {
 	}
 	if st := c.write(id, 0, "x"); st != smb2.StatusAccessDenied {
 		t.Errorf("write: %v", st)
+	}
+	id = c.open("file", smb2.AccessSystemSecurity, 0)
+	if st := c.setSecurity(id, fscc.SACL_SECURITY_INFORMATION, marshal(t, &fscc.SecurityDescriptor{
+		Control: fscc.SE_SACL_PRESENT, SACL: &fscc.ACL{}})); st != smb2.StatusAccessDenied {
+		t.Errorf("set the list of what is audited: %v", st)
 	}
 	if b, err := os.ReadFile(filepath.Join(srv.root, "file")); string(b) != "data" {
 		t.Errorf("the file is %q now, %v", b, err)

@@ -244,9 +244,14 @@ func (o *open) resize(ctx context.Context, size int64) error {
 	if err := o.checkWrite(uint64(from), uint64(to-from)); err != nil {
 		return err
 	}
-	return o.file.Truncate(ctx, size)
+	if err := o.file.Truncate(ctx, size); err != nil {
+		return err
+	}
+	return o.through(ctx)
 }
 
+// setAllocation reserves room, or cuts the file, which others must not have locked
+// there (MS-FSA 2.1.5.15.1).
 func (o *open) setAllocation(ctx context.Context, b []byte) error {
 	var a fscc.AllocationInfo
 	if err := a.Decode(b); err != nil {
@@ -255,7 +260,19 @@ func (o *open) setAllocation(ctx context.Context, b []byte) error {
 	if o.dir {
 		return smb2.StatusInvalidParameter
 	}
-	return o.file.SetAllocation(ctx, a.AllocationSize)
+	info, err := o.file.Stat(ctx)
+	if err != nil {
+		return err
+	}
+	if cut := info.Size - a.AllocationSize; cut > 0 { // as resize would
+		if err := o.checkWrite(uint64(a.AllocationSize), uint64(cut)); err != nil {
+			return err
+		}
+	}
+	if err := o.file.SetAllocation(ctx, a.AllocationSize); err != nil {
+		return err
+	}
+	return o.through(ctx)
 }
 
 // setValidLength only checks (MS-FSA 2.1.5.15.15): bytes that were never written

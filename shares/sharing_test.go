@@ -128,6 +128,10 @@ func TestDeletePendingOnTheWire(t *testing.T) {
 	if st := c.setInfo(id, fscc.FileDispositionInformation, &fscc.DispositionInfo{DeletePending: true}); st != smb2.StatusAccessDenied {
 		t.Errorf("delete of the root: %v", st)
 	}
+	if _, st := c.tryCreate(&smb2.CreateRequest{Name: "", DesiredAccess: rightsAll, ShareAccess: shareAll, CreateDisposition: smb2.FileOpen,
+		CreateOptions: smb2.FileDirectoryFile | smb2.FileDeleteOnClose}); st != smb2.StatusAccessDenied {
+		t.Errorf("delete of the root on close: %v", st)
+	}
 }
 
 func TestRenameRules(t *testing.T) {
@@ -221,6 +225,9 @@ func TestLocksOnTheWire(t *testing.T) {
 	}
 	if st := two.setInfo(b, fscc.FileEndOfFileInformation, &fscc.EndOfFileInfo{EndOfFile: 2}); st != smb2.StatusFileLockConflict {
 		t.Errorf("cut into locked bytes: %v", st)
+	}
+	if st := two.setInfo(b, fscc.FileAllocationInformation, &fscc.AllocationInfo{AllocationSize: 2}); st != smb2.StatusFileLockConflict {
+		t.Errorf("cut into locked bytes by allocation: %v", st)
 	}
 	if _, st := two.ioctl(b, fscc.FSCTL_SET_ZERO_DATA, &fscc.ZeroData{Offset: 0, Beyond: 1}, 0); st != smb2.StatusFileLockConflict {
 		t.Errorf("zero locked bytes: %v", st)
