@@ -36,7 +36,7 @@ var hints = []struct {
 	{smbstore.ErrUnreachable, "see that the server runs, that host and port are right and that no firewall is between"},
 	{unix.ENOSPC, "make room there, or choose another location"},
 	{fs.ErrExist, "choose another name, or remove what is there"},
-	{fs.ErrPermission, "see who you are and what this user may do there; a read-only share takes no changes"},
+	{fs.ErrPermission, "see who you are and what this user may do there; a read-only share takes no changes, and a folder with open files stays where it is"},
 }
 
 // nextStep is what to do about an error, "" if its text says that or nothing is known.
