@@ -153,7 +153,7 @@ func (c *copier) window(ctx context.Context, p *pair, off, n int64) error {
 			return ctx.Err()
 		}
 		for at, end := e.Offset, e.Offset+e.Length; at < end && ctx.Err() == nil; {
-			unit := p.unit()
+			unit := c.unit(p)
 			m, from := min(unit-at%unit, end-at), at
 			g.Go(func() error { return c.chunk(ctx, p, from, m) })
 			at += m
@@ -180,12 +180,16 @@ func newPair(src, dst smbstore.File) *pair {
 	return p
 }
 
-// unit is the largest range to copy at a time.
-func (p *pair) unit() int64 {
-	if p.serverCopies.Load() {
-		return serverChunk
+// unit is the largest range to copy at a time: no more than the limiter grants at
+// once, or the requests in flight would wait for each other's share.
+func (c *copier) unit(p *pair) int64 {
+	switch {
+	case !p.serverCopies.Load():
+		return copyChunk
+	case c.limit != nil:
+		return min(serverChunk, int64(c.limit.Burst()))
 	}
-	return copyChunk
+	return serverChunk
 }
 
 // extents are the file's own, or one extent of data where it cannot tell.
@@ -206,10 +210,12 @@ func extents(f smbstore.File, off, n int64, visit func(block.Extent) error) erro
 // chunk copies a range: on the server where both ends are one, else through this
 // process.
 func (c *copier) chunk(ctx context.Context, p *pair, off, n int64) error {
+	granted := false
 	if p.serverCopies.Load() {
 		if err := c.wait(ctx, n); err != nil {
 			return err
 		}
+		granted = true
 		m, err := p.dst.(block.RangeCopier).CopyFrom(p.src, off, off, n)
 		if err == nil && m == n {
 			c.job.advance(n, 0, 0)
@@ -221,7 +227,15 @@ func (c *copier) chunk(ctx context.Context, p *pair, off, n int64) error {
 		p.serverCopies.Store(false)
 	}
 	for end := off + n; off < end; off += copyChunk {
-		if err := c.through(ctx, p, off, min(copyChunk, end-off)); err != nil {
+		if !granted {
+			if err := c.wait(ctx, min(copyChunk, end-off)); err != nil {
+				return err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.through(p, off, min(copyChunk, end-off)); err != nil {
 			return err
 		}
 	}
@@ -230,10 +244,7 @@ func (c *copier) chunk(ctx context.Context, p *pair, off, n int64) error {
 
 // through copies at most copyChunk bytes through this process. A destination
 // file starts as one hole, so zeroes are left out.
-func (c *copier) through(ctx context.Context, p *pair, off, n int64) error {
-	if err := c.wait(ctx, n); err != nil {
-		return err
-	}
+func (c *copier) through(p *pair, off, n int64) error {
 	buf := c.bufs.Get().(*[]byte)
 	defer c.bufs.Put(buf)
 	b := (*buf)[:n]
