@@ -190,7 +190,7 @@ func (c *controlConn) do(fn func(*controlConn) error) error {
 		if err == nil || errors.Is(err, block.ErrNotSupported) {
 			return err
 		}
-		c.drop()
+		c.part()
 		if again {
 			return block.ErrNotSupported // plain reads and writes have more patience
 		}
@@ -219,6 +219,15 @@ func (c *controlConn) connect() error {
 	}
 	c.link, c.files = l, map[*smbFile]*controlFile{}
 	return nil
+}
+
+// part is drop when a request may be under way: it must not be carried out
+// after what the caller does next.
+func (c *controlConn) part() {
+	if c.link != nil {
+		endStream(c.link.nc)
+	}
+	c.drop()
 }
 
 func (c *controlConn) drop() {

@@ -43,9 +43,14 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 	for range o.Connections {
 		s.conns = append(s.conns, &smbConn{store: s})
 	}
-	first, err := s.dial(ctx)
+	dctx, cancel := context.WithTimeout(ctx, o.RequestTimeout)
+	defer cancel()
+	first, err := s.dial(dctx)
 	if err != nil {
 		s.cancel()
+		if ctx.Err() == nil && dctx.Err() != nil {
+			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, l.Addr(), err)
+		}
 		return nil, opError("open", l, err)
 	}
 	s.conns[0].cur = first
@@ -306,6 +311,21 @@ func openMode(flags Flags) int {
 	return mode
 }
 
+// closeWait is how long Close lets the server answer.
+const closeWait = 3 * time.Second
+
+// giveUp ends every connection, also one being made.
+func (s *smbStore) giveUp() {
+	s.cancel()
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if c.cur != nil {
+			c.cur.kill()
+		}
+		c.mu.Unlock()
+	}
+}
+
 // Close closes the files still open, logs off and disconnects. It waits for a
 // silent server a few seconds at most.
 func (s *smbStore) Close() error {
@@ -318,6 +338,8 @@ func (s *smbStore) Close() error {
 		files = append(files, f)
 	}
 	s.mu.Unlock()
+	patience := time.AfterFunc(closeWait, s.giveUp)
+	defer patience.Stop()
 	var errs []error
 	for _, f := range files {
 		errs = append(errs, f.Close())

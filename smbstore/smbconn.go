@@ -122,16 +122,24 @@ type session struct {
 	inflight atomic.Int32
 	dead     atomic.Bool
 	done     chan struct{}
+	gone     chan struct{} // closed when the server has let go of the connection, or was waited for long enough
 	once     sync.Once
 }
 
 // watchedConn remembers when bytes last arrived.
 type watchedConn struct {
 	net.Conn
-	last atomic.Int64 // ns since the epoch
+	last  atomic.Int64 // ns since the epoch
+	ended atomic.Bool
+	mu    sync.Mutex // held through Read, and by end
 }
 
 func (c *watchedConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended.Load() {
+		return 0, net.ErrClosed
+	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.last.Store(time.Now().UnixNano())
@@ -147,12 +155,42 @@ func (s *session) begin() {
 
 func (s *session) end() { s.inflight.Add(-1) }
 
+// end fails whoever reads or writes at once, then ends the stream.
+func (c *watchedConn) end() {
+	c.ended.Store(true)
+	_ = c.Conn.SetDeadline(time.Now())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	endStream(c.Conn)
+}
+
+// partingWait is how long a server may take to close its end of a connection
+// that was given up.
+const partingWait = 5 * time.Second
+
+// endStream ends a connection and returns when the server has too: it then has
+// read every request that was sent, and starts none of them later than ones
+// that come over another connection. From a server that does not close its end,
+// what it has not got yet is withheld.
+func endStream(c net.Conn) {
+	t, ok := c.(*net.TCPConn)
+	if ok && t.CloseWrite() == nil && t.SetReadDeadline(time.Now().Add(partingWait)) == nil {
+		if _, err := io.Copy(io.Discard, t); errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = t.SetLinger(0)
+		}
+	}
+	_ = c.Close()
+}
+
 // kill ends the session at once; everything in flight on it fails.
 func (s *session) kill() {
 	s.once.Do(func() {
 		s.dead.Store(true)
 		close(s.done)
-		s.net.Close()
+		go func() {
+			s.net.end()
+			close(s.gone)
+		}()
 	})
 }
 
@@ -186,6 +224,13 @@ func (c *smbConn) get(deadline time.Time) (*session, error) {
 	defer c.mu.Unlock()
 	if c.cur != nil && !c.cur.dead.Load() {
 		return c.cur, nil
+	}
+	if c.cur != nil {
+		// Requests it sent must not be carried out after their repetition.
+		select {
+		case <-c.cur.gone:
+		case <-c.store.ctx.Done():
+		}
 	}
 	wait := 50 * time.Millisecond
 	for {
@@ -249,7 +294,7 @@ func (s *smbStore) dial(ctx context.Context) (*session, error) {
 		raw.Close()
 		return nil, fmt.Errorf("share %s: %w", s.loc.Share, mapSMB(err))
 	}
-	v := &session{net: conn, sess: sess, share: share, done: make(chan struct{})}
+	v := &session{net: conn, sess: sess, share: share, done: make(chan struct{}), gone: make(chan struct{})}
 	go v.watch(s.opts.RequestTimeout)
 	return v, nil
 }

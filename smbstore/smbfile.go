@@ -31,9 +31,12 @@ const chunkSize = 1 << 20
 // no read sees old data in between, and a Sync that succeeds covers everything
 // acknowledged before it.
 //
-// Not covered, because nothing in the protocol the client speaks allows it: a
-// write of the old connection that the server still holds and applies later
-// than its repetition.
+// A write of the lost connection must not land after its repetition, on what
+// was written since. So a connection that is given up is ended in order, and
+// nothing is repeated before the server has ended it too: it then has read all
+// that came over it. Not covered, because nothing in the protocol the client
+// speaks allows it: a write that a server carries out after it has closed the
+// connection it came over, or after partingWait.
 type smbFile struct {
 	store *smbStore
 	name  string
@@ -158,7 +161,9 @@ func (f *smbFile) reopen(conn int, deadline time.Time) error {
 			if f.unloggedDone.Load() > f.unloggedSynced.Load() {
 				f.failed.Store(true)
 			}
-			err = f.replay(h)
+			if err = f.replay(h); err != nil && !lost(err) {
+				_ = h.Close()
+			}
 		}
 		sess.end()
 		switch {

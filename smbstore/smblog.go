@@ -39,7 +39,10 @@ func (f *smbFile) intact(conn int) bool {
 		if i == conn || h.sess.dead.Load() {
 			return false
 		}
-		if _, err := h.f.Stat(); err != nil {
+		h.sess.begin() // a server that is silent here as well is noticed
+		_, err := h.f.Stat()
+		h.sess.end()
+		if err != nil {
 			if lost(err) {
 				h.sess.kill()
 			}
