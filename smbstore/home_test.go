@@ -280,6 +280,71 @@ func TestRecordLock(t *testing.T) {
 	}
 }
 
+// TestRecordLockBroken: who comes back to a lock that was broken meanwhile
+// leaves the new holder's alone.
+func TestRecordLockBroken(t *testing.T) {
+	s := localStoreFor(t)
+	old, err := newRecordLock(s, "r", "")
+	if err == nil {
+		err = old.acquire(t.Context(), false)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := newRecordLock(s, "r", "")
+	if err == nil {
+		err = admin.acquire(t.Context(), true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.release(); err != nil {
+		t.Error(err)
+	}
+	if err := admin.stillMine(); err != nil {
+		t.Errorf("the former holder removed it: %v", err)
+	}
+	if err := admin.release(); err != nil {
+		t.Error(err)
+	}
+	if infos, _ := s.ReadDir(""); len(infos) != 0 {
+		t.Errorf("left: %v", infos)
+	}
+}
+
+// fullStore has no room in files of one name.
+type fullStore struct {
+	Store
+	name string
+}
+
+type fullFile struct{ File }
+
+func (fullFile) WriteAt([]byte, int64) (int, error) { return 0, ErrNoSpace }
+
+func (s fullStore) OpenFile(name string, flags Flags) (File, error) {
+	f, err := s.Store.OpenFile(name, flags)
+	if err == nil && name == s.name {
+		f = fullFile{f}
+	}
+	return f, err
+}
+
+// TestRecordLockNoRoom: a holder that cannot leave its name leaves no lock either.
+func TestRecordLockNoRoom(t *testing.T) {
+	s := localStoreFor(t)
+	l, err := newRecordLock(fullStore{s, "r.lock"}, "r", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.acquire(t.Context(), false); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("acquire = %v", err)
+	}
+	if infos, _ := s.ReadDir(""); len(infos) != 0 {
+		t.Errorf("left: %v", infos)
+	}
+}
+
 func TestRecordLockExcludes(t *testing.T) {
 	s := localStoreFor(t)
 	h, err := CreateHome(t.Context(), s, "h", Config{})

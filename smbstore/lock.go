@@ -127,7 +127,10 @@ func (l *recordLock) create(b []byte) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	return err
+	if err != nil {
+		return errors.Join(err, ignoreMissing(l.store.Remove(l.name)))
+	}
+	return nil
 }
 
 // held looks at a lock that exists: nil if the caller may try again because it
@@ -223,9 +226,14 @@ func (l *recordLock) stillMine() error {
 	return fmt.Errorf("the lock on the ownership record was taken away: %w", errors.Join(ErrNotOwner, err))
 }
 
-// release gives the lock back and clears the intents of this job's dead.
+// release gives the lock back, unless it was broken and is another's by now, and
+// clears the intents of this job's dead.
 func (l *recordLock) release() error {
-	err := errors.Join(ignoreMissing(l.store.Remove(l.name)), ignoreMissing(l.store.Remove(l.intent())))
+	h, err := l.holder()
+	if err == nil && h.Nonce == l.me.Nonce {
+		err = l.store.Remove(l.name)
+	}
+	err = errors.Join(ignoreMissing(err), ignoreMissing(l.store.Remove(l.intent())))
 	intents, lerr := l.intents()
 	if lerr != nil {
 		return err // the dead's intents can wait for the next
