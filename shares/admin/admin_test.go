@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,7 +75,7 @@ func FuzzParseConfig(f *testing.F) {
 
 func TestCatalogue(t *testing.T) {
 	dir := t.TempDir()
-	c, err := OpenCatalogue(filepath.Join(dir, "data"))
+	c, err := OpenCatalogue(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,13 +109,13 @@ func TestCatalogue(t *testing.T) {
 }
 
 func TestCatalogueKeepsConcurrentChanges(t *testing.T) {
-	dir := t.TempDir()
+	dir, path := t.TempDir(), t.TempDir()
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
 			c, err := OpenCatalogue(dir)
 			if err == nil {
-				err = c.Create(Share{Name: fmt.Sprint("s", i), Path: dir})
+				err = c.Create(Share{Name: fmt.Sprint("s", i), Path: path})
 			}
 			if err != nil {
 				t.Error(err)
@@ -130,7 +131,7 @@ func TestCatalogueKeepsConcurrentChanges(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
-	c, _ := OpenCatalogue(dir)
+	c, _ := OpenCatalogue(t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	seen := make(chan []Share, 1)
@@ -151,6 +152,38 @@ func TestWatch(t *testing.T) {
 		case <-t.Context().Done():
 			t.Fatal("never noticed")
 		case <-time.After(time.Second):
+		}
+	}
+}
+
+// A share must not hold the data folder, by whatever name: its users would have
+// the passwords of all.
+func TestSharesApartFromData(t *testing.T) {
+	root := t.TempDir()
+	data := filepath.Join(root, "etc", "lunless")
+	link := filepath.Join(t.TempDir(), "link")
+	beside, below := filepath.Join(root, "vms"), filepath.Join(data, "vms")
+	for _, dir := range []string{beside, below} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(root, link); err != nil {
+		t.Fatal(err)
+	}
+	c, err := OpenCatalogue(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, refused := range map[string]bool{root: true, data: true, filepath.Join(root, "etc"): true, link: true,
+		"/": true, beside: false, below: false} {
+		s := Share{Name: "s" + strings.ReplaceAll(path, "/", "-"), Path: path}
+		err := c.Create(s)
+		if errors.Is(err, ErrBadShare) != refused || !refused && err != nil {
+			t.Errorf("create a share of %s: %v", path, err)
+		}
+		if _, err := NewNode(Config{Data: data, Shares: []Share{{Name: "x", Path: path}}}, slog.New(slog.DiscardHandler)); errors.Is(err, ErrBadShare) != refused {
+			t.Errorf("serve %s: %v", path, err)
 		}
 	}
 }

@@ -89,6 +89,9 @@ func (c *Catalogue) Create(s Share) error {
 	if err := s.CheckPath(); err != nil {
 		return err
 	}
+	if err := s.CheckApart(c.dir); err != nil {
+		return err
+	}
 	return c.change(func(shares []Share) ([]Share, error) {
 		if find(shares, s.Name) >= 0 {
 			return nil, fmt.Errorf("%w: %s (change it with `lunless share set`, or choose another name)", ErrShareTaken, s.Name)
@@ -108,7 +111,10 @@ func (c *Catalogue) Set(name string, change func(*Share)) error {
 		if err := shares[i].Check(); err != nil {
 			return nil, err
 		}
-		return shares, shares[i].CheckPath()
+		if err := shares[i].CheckPath(); err != nil {
+			return nil, err
+		}
+		return shares, shares[i].CheckApart(c.dir)
 	})
 }
 

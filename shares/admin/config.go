@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,6 +197,33 @@ func (s Share) CheckPath() error {
 		return fmt.Errorf("share %s: %s is not a folder", s.Name, s.Path)
 	}
 	return nil
+}
+
+// CheckApart sees to it that the share does not hold the data folder: whoever is
+// let into the share could read the accounts' password hashes, and add accounts.
+func (s Share) CheckApart(data string) error {
+	share, err := os.Stat(s.Path)
+	if err != nil {
+		return fmt.Errorf("share %s: %w", s.Name, err)
+	}
+	dir, err := filepath.Abs(data)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	for {
+		if st, err := os.Stat(dir); err == nil && os.SameFile(st, share) {
+			return fmt.Errorf("%w: %s: %s holds the data folder %s, where the passwords are: keep one out of the other",
+				ErrBadShare, s.Name, s.Path, data)
+		}
+		above := filepath.Dir(dir)
+		if above == dir {
+			return nil
+		}
+		dir = above
+	}
 }
 
 // Merge joins shares from several sources; two of one name (but for case) are

@@ -96,6 +96,9 @@ func (n *Node) shareList(kept []Share) ([]shares.Share, error) {
 			if err := s.CheckPath(); err != nil {
 				return nil, err
 			}
+			if err := s.CheckApart(n.cfg.Data); err != nil {
+				return nil, err
+			}
 			if object, err = fs.NewPOSIX(s.Path, fs.Options{}); err != nil {
 				return nil, fmt.Errorf("share %s: cannot serve %s: %w", s.Name, s.Path, err)
 			}
