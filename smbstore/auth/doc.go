@@ -44,7 +44,8 @@ type LogonError struct {
 }
 
 func (e *LogonError) Error() string {
-	return fmt.Sprintf("log-on of %q, domain %q, from %q: %v", e.User, e.Domain, e.Workstation, e.Err)
+	// Names of a client that proved nothing are cut: a token has room for 64 KiB of them.
+	return fmt.Sprintf("log-on of %.64q, domain %.64q, from %.64q: %v", e.User, e.Domain, e.Workstation, e.Err)
 }
 
 func (e *LogonError) Unwrap() error { return e.Err }

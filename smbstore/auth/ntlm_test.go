@@ -197,6 +197,15 @@ func TestLogOn(t *testing.T) {
 	}
 }
 
+// What a client claims to be called fills no log.
+func TestLogonErrorIsShort(t *testing.T) {
+	long := strings.Repeat("\n", MaxToken)
+	err := &LogonError{Domain: long, User: "hv", Workstation: long, Err: ErrUnknownUser}
+	if s := err.Error(); len(s) > 512 || strings.Contains(s, "\n") || !strings.Contains(s, `"hv"`) {
+		t.Errorf("%d bytes: %.600s", len(s), s)
+	}
+}
+
 func denyAll(c *Config, why error) {
 	lookup := c.Lookup
 	c.Lookup = func(domain, user string) (Credential, error) {
