@@ -188,14 +188,17 @@ func (m *Mirror) Switch(ctx context.Context, commit func(ctx context.Context) er
 		m.Detach(fmt.Errorf("flush destination: %w", err))
 		return time.Since(start), m.Err()
 	}
+	if err := m.Err(); err != nil {
+		return time.Since(start), err
+	}
 	if commit != nil {
 		if err := commit(ctx); err != nil {
 			return time.Since(start), err
 		}
 	}
-	if !m.state.CompareAndSwap(mirrorBoth, mirrorSwitched) {
-		return time.Since(start), m.Err()
-	}
+	// The destination has everything and was committed to: a Detach that came
+	// meanwhile is too late.
+	m.state.Store(mirrorSwitched)
 	return time.Since(start), nil
 }
 

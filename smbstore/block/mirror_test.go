@@ -229,6 +229,26 @@ func TestMirrorFailures(t *testing.T) {
 			}
 		}
 	})
+	t.Run("detached while the commit runs", func(t *testing.T) {
+		src, want := filled(t, 9)
+		dst := block.NewMem(mirrorSize)
+		m := newMirror(t, src, dst)
+		must(t, m.CopyPass(ctx, block.CopyOptions{}))
+		_, err := m.Switch(ctx, func(context.Context) error { m.Detach(errBroken); return nil })
+		if err != nil || m.Err() != nil {
+			t.Fatalf("Switch = %v, Err = %v, though the destination was committed to", err, m.Err())
+		}
+		must(t, m.WriteAt(ctx, []byte("new"), 0, 0))
+		got := make([]byte, mirrorSize)
+		must(t, dst.ReadAt(ctx, got, 0))
+		if string(got[:3]) != "new" || !bytes.Equal(got[3:], want[3:]) {
+			t.Error("the destination is not what the guest has")
+		}
+		_, err = newMirror(t, src, dst).Switch(ctx, nil)
+		if !errors.Is(err, block.ErrNotInSync) {
+			t.Error(err)
+		}
+	})
 	t.Run("source fails a write", func(t *testing.T) {
 		raw, _ := filled(t, 6)
 		m := newMirror(t, block.NewIntercept(raw, block.FailNth(block.OpWrite, 1, errBroken)), block.NewMem(mirrorSize))
