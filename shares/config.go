@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf16"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"lunless/shares/accounts"
 	"lunless/shares/fs"
@@ -57,6 +59,7 @@ type Limits struct {
 	Sessions    int           // a connection; default 1024
 	Trees       int           // a session; default 4096
 	Opens       int           // a session; default 65536
+	AllOpens    int           // of all sessions; default half of the files this process may have open
 	Async       int           // requests of a connection that have gone async; default 4096
 	Transfer    int           // bytes of one READ, WRITE or transaction; default and most 8 MiB
 	Login       time.Duration // from accept to the first authenticated session; default 10 s
@@ -82,6 +85,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Sessions, 1024)
 	def(&l.Trees, 4096)
 	def(&l.Opens, 65536)
+	def(&l.AllOpens, openFiles()/2)
 	def(&l.Async, 4096)
 	def(&l.Transfer, maxTransfer)
 	l.Credits = min(max(l.Credits, 16), 32768)
@@ -90,6 +94,16 @@ func (l Limits) withDefaults() Limits {
 	defTime(&l.Idle, 15*time.Minute)
 	defTime(&l.Write, 30*time.Second)
 	return l
+}
+
+// openFiles is how many files the process may have open; connections and what an
+// operation opens for a moment are among them.
+func openFiles() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 1024
+	}
+	return int(min(r.Cur, math.MaxInt32))
 }
 
 // Config is what a Server is made from.

@@ -29,6 +29,7 @@ type Server struct {
 	store   state.Store // what is open, and who has locked what
 	ipc     *share
 
+	opens     atomic.Int64 // of all sessions
 	stopping  atomic.Bool
 	stop      chan struct{}  // closed when Shutdown begins
 	wg        sync.WaitGroup // listeners and connections

@@ -186,6 +186,29 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// The opens of all sessions have a limit too, and room comes back.
+func TestLimitOfAllOpens(t *testing.T) {
+	srv := startServer(t, func(c *Config) { c.Limits.AllOpens = 3 })
+	one, two := loginRaw(t, srv.addr, smb2.Dialect311, "vms"), loginRaw(t, srv.addr, smb2.Dialect311, "vms")
+	one.create("a")
+	one.create("b")
+	id := two.create("c")
+	for _, c := range []*rawClient{one, two} {
+		wantStatus(t, c.call(smb2.CommandCreate, createRequest("d"), nil), smb2.StatusInsufficientResources)
+	}
+	two.closeFile(id)
+	one.create("d")
+	one.nc.Close()
+	for range 1000 {
+		if srv.opens.Load() == 0 {
+			two.create("d")
+			return
+		}
+		sleepBriefly()
+	}
+	t.Errorf("%d opens are left", srv.opens.Load())
+}
+
 // Who has told us no password holds little: few sessions, and few pipes of an
 // anonymous one.
 func TestUnauthenticatedLimits(t *testing.T) {

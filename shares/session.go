@@ -78,6 +78,7 @@ func (s *session) addOpen(o *open) bool {
 		return false
 	}
 	s.opens[o.id.Volatile] = o
+	s.conn.srv.opens.Add(1)
 	s.conn.srv.metrics.opens.Inc()
 	return true
 }
@@ -91,6 +92,7 @@ func (s *session) removeOpen(o *open) bool {
 		return false
 	}
 	delete(s.opens, o.id.Volatile)
+	s.conn.srv.opens.Add(-1)
 	s.conn.srv.metrics.opens.Dec()
 	return true
 }
@@ -102,13 +104,15 @@ func (s *session) countOpens() int {
 	return len(s.opens)
 }
 
-// mayOpen says whether the session may open one more.
+// mayOpen says whether the session may open one more. That the process runs out of
+// descriptors would shut out everybody.
 func (s *session) mayOpen() bool {
-	limit := s.conn.srv.cfg.Limits.Opens
+	srv := s.conn.srv
+	limit := srv.cfg.Limits.Opens
 	if s.anonymous {
 		limit = min(limit, maxAnonymousOpens)
 	}
-	return s.countOpens() < limit
+	return s.countOpens() < limit && srv.opens.Load() < int64(srv.cfg.Limits.AllOpens)
 }
 
 // openList is what is open at the moment, of one tree connect or (nil) of all.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"golang.org/x/sys/unix"
+
 	"lunless/shares/fs"
 	"lunless/shares/services"
 	"lunless/shares/state"
@@ -56,6 +58,10 @@ var statuses = []struct {
 	{fscc.ErrAccessDenied, smb2.StatusAccessDenied},
 	{fscc.ErrTruncated, smb2.StatusInfoLengthMismatch},
 	{fscc.ErrInvalid, smb2.StatusInvalidParameter},
+
+	{unix.EMFILE, smb2.StatusInsufficientResources},
+	{unix.ENFILE, smb2.StatusInsufficientResources},
+	{unix.ENOMEM, smb2.StatusInsufficientResources},
 
 	{context.Canceled, smb2.StatusCancelled},
 	{context.DeadlineExceeded, smb2.StatusIOTimeout},
