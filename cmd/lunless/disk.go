@@ -43,7 +43,7 @@ func withFolder(ctx context.Context, location string, o *smbstore.Options, do fu
 
 // diskTypeFlag adds --type; the result tells whether it is fixed.
 func diskTypeFlag(c *cobra.Command) func() (bool, error) {
-	kind := c.Flags().String("type", "dynamic", "dynamic: takes room as it is written; fixed: all at once")
+	kind := c.Flags().String("type", "dynamic", "dynamic: the file grows as it is written; fixed: it has its full size at once")
 	return func() (bool, error) {
 		if *kind != "fixed" && *kind != "dynamic" {
 			return false, usageError{fmt.Errorf("no disk type %q: there are fixed and dynamic", *kind)}
