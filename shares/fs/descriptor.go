@@ -14,6 +14,7 @@ type descriptor struct {
 	state atomic.Int64
 	fd    int
 	drain chan struct{} // made by close, closed by the last user
+	err   error         // of the kernel's close; set when close returns true
 }
 
 const (
@@ -63,6 +64,8 @@ func (d *descriptor) close() bool {
 	d.drain = drain
 	d.release()
 	<-drain
-	unix.Close(d.fd)
+	if d.err = unix.Close(d.fd); d.err == unix.EINTR { // closed all the same
+		d.err = nil
+	}
 	return true
 }

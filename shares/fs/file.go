@@ -51,13 +51,16 @@ func (f *posixFile) enter(ctx context.Context, op string) error {
 
 func (f *posixFile) leave() { f.fd.release() }
 
-// Close waits for the calls that are using the file and closes it.
+// Close waits for the calls that are using the file and closes it. Some file
+// systems (NFS, FUSE) tell only then that writes were lost, which counts as a
+// failed flush.
 func (f *posixFile) Close() error {
 	if !f.fd.close() {
 		return f.fail("close", ErrClosed)
 	}
+	err := f.poison(f.fd.err)
 	f.fs.nodes.close(f.id, f.node)
-	return nil
+	return f.fail("close", err)
 }
 
 const deleted = " (deleted)" // what the kernel adds to the path of an object without a name

@@ -290,3 +290,36 @@ func TestChanges(t *testing.T) {
 	c.done(first) // late
 	pending(false)
 }
+
+// What the kernel says of a close is the caller's, and the end of writing to the
+// object through others.
+func TestFailedClose(t *testing.T) {
+	var d descriptor
+	d.init(1 << 30)
+	if !d.close() || d.err != unix.EBADF {
+		t.Errorf("close of no descriptor: %v", d.err)
+	}
+	p, err := NewPOSIX(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	one, err := p.Create(t.Context(), "f", CreateOptions{Access: WriteData})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := p.Open(t.Context(), "f", WriteData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer two.Close()
+	fd := &one.(*posixFile).fd
+	unix.Close(fd.fd)
+	fd.fd = 1 << 30
+	if err := one.Close(); err == nil {
+		t.Error("a close that failed says nothing")
+	}
+	if _, err := two.WriteAt([]byte("x"), 0); !errors.Is(err, ErrFailed) {
+		t.Errorf("write after that: %v", err)
+	}
+}
