@@ -77,8 +77,10 @@ func (d *Disk) zeroFile(off, n int64, unmap bool) error {
 }
 
 // givenUp is the place an entry's block leaves when the entry changes, 0 if none.
+// What an entry that is not present points to may be another's by now: it is not
+// used again before the next Open has seen that it is free.
 func (d *Disk) givenUp(e batEntry) int64 {
-	if !e.reserves() || d.im.checkPlace(e.offset(), d.space.fileSize.Load()) != nil {
+	if e.state() != statePresent || d.im.checkPlace(e.offset(), d.space.fileSize.Load()) != nil {
 		return 0
 	}
 	return e.offset()

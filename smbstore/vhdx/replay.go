@@ -111,17 +111,14 @@ func (s *sequence) from(tail uint32, at map[int64]*logEntry) *sequence {
 // decodeEntries decodes every valid entry of the ring, by offset.
 func decodeEntries(log []byte, g GUID) map[int64]*logEntry {
 	length := int64(len(log))
+	ring := append(log[:length:length], log...) // an entry that wraps is whole in it
 	found := map[int64]*logEntry{}
 	for off := int64(0); off < length; off += logSector {
 		n, err := entryLength(log[off:off+logSector], g, length)
 		if err != nil {
 			continue
 		}
-		b := log[off:min(off+n, length)]
-		if off+n > length { // wraps
-			b = append(slices.Clone(b), log[:off+n-length]...)
-		}
-		if e, err := decodeLogEntry(b, length); err == nil {
+		if e, err := decodeLogEntry(ring[off:off+n], length); err == nil {
 			found[off] = e
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+	"time"
 
 	"lunless/smbstore/block"
 )
@@ -127,6 +128,26 @@ func TestFindSequence(t *testing.T) {
 				t.Errorf("active sequence %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// TestReplayCost: a log whose every sector begins an entry as long as the ring
+// takes no longer than the ring is large.
+func TestReplayCost(t *testing.T) {
+	g := newGUID()
+	ring := make([]byte, maxReplayLog)
+	for off := 0; off < len(ring); off += logSector {
+		copy(ring[off:], sigEntry)
+		le.PutUint32(ring[off+8:], uint32(len(ring)))
+		le.PutUint64(ring[off+16:], 1)
+		copy(ring[off+32:], g[:])
+	}
+	start := time.Now()
+	if s := findSequence(ring, g); s != nil {
+		t.Error("a sequence was found")
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("took %v", d)
 	}
 }
 
