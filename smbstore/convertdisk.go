@@ -52,17 +52,26 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 	}
 	defer to.Close()
 	name := o.Destination.Base()
-	if _, err := to.Stat(name); err == nil {
-		return opError("convert to", o.Destination, ErrExist)
-	} else if !errors.Is(err, ErrNotExist) {
+	free := func() error {
+		_, err := to.Stat(name)
+		if err == nil {
+			return opError("convert to", o.Destination, ErrExist)
+		}
+		return ignoreMissing(err)
+	}
+	if err := free(); err != nil {
 		return err
 	}
 	temp := name + buildMark + nonce()
 	if err := convertTo(ctx, src, to, temp, o); err != nil {
 		return err
 	}
-	if err := to.Rename(temp, name); err != nil {
-		return errors.Join(err, to.Remove(temp))
+	err = free() // once more: the copy may have taken hours
+	if err == nil {
+		err = to.Rename(temp, name)
+	}
+	if err != nil {
+		return errors.Join(err, ignoreMissing(to.Remove(temp)))
 	}
 	return to.SyncDir("")
 }
@@ -77,7 +86,10 @@ func convertTo(ctx context.Context, src block.Device, to Store, temp string, o C
 	}
 	o.Convert.DestinationZero = true
 	err = Convert(ctx, src, dst, o.Convert, o.Progress)
-	if err := errors.Join(err, dst.Close()); err != nil {
+	if cerr := dst.Close(); err == nil { // else the image goes, whatever closing it says
+		err = LeadFull(cerr)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("cannot convert %s to %s: %w", o.Source, o.Destination, err), to.Remove(temp))
 	}
 	return nil

@@ -86,19 +86,22 @@ func createImage(f File, o CreateDiskOptions) (block.Device, error) {
 		return block.NewRaw(f, block.RawOptions{Geometry: o.Geometry})
 	case VHDX:
 		return vhdx.Create(f, vhdx.CreateOptions{
-			Size: VHDXSize(o.Size), Fixed: o.Fixed, BlockSize: o.BlockSize,
+			Size: VHDXSize(o.Size, o.Geometry.LogicalSectorSize), Fixed: o.Fixed, BlockSize: o.BlockSize,
 			LogicalSectorSize: o.Geometry.LogicalSectorSize, PhysicalSectorSize: o.Geometry.PhysicalSectorSize,
 		})
 	}
 	return nil, fmt.Errorf("%w: %q cannot be created here", ErrFormat, o.Format)
 }
 
-// VHDXSize rounds a size up to one that every VHDX can have: 4096-byte sectors,
-// 1 MiB at least.
-func VHDXSize(n int64) int64 {
-	const sector, least = 4096, 1 << 20
-	if r := n % sector; r != 0 {
-		n += sector - r
+// VHDXSize rounds a size up to one that a VHDX can have: whole logical sectors
+// (0 is 512 bytes), 1 MiB at least.
+func VHDXSize(n int64, sector int) int64 {
+	const least = 1 << 20
+	if sector == 0 {
+		sector = 512
+	}
+	if r := n % int64(sector); r != 0 {
+		n += int64(sector) - r
 	}
 	return max(n, least)
 }
@@ -118,7 +121,7 @@ type ConvertProgress struct {
 
 // Convert copies all of src into dst, which is at least as large, and flushes
 // dst. What is unallocated or zero at the source is not copied. progress may be
-// nil; it is not called concurrently.
+// nil; it is not called concurrently. A full file system is a *FullError.
 func Convert(ctx context.Context, src, dst block.Device, o ConvertOptions, progress func(ConvertProgress)) error {
 	total := src.Size()
 	if dst.Size() < total {
@@ -140,12 +143,12 @@ func Convert(ctx context.Context, src, dst block.Device, o ConvertOptions, progr
 		}
 	}
 	if err := m.CopyPass(ctx, pass); err != nil {
-		return err
+		return LeadFull(err)
 	}
 	if progress != nil {
 		progress(ConvertProgress{Total: total, Done: total, Copied: copied})
 	}
-	return dst.Flush(ctx)
+	return LeadFull(dst.Flush(ctx))
 }
 
 // front is the first bytes of a device.
@@ -190,7 +193,10 @@ func ImportHome(ctx context.Context, storage Store, name string, o ImportOptions
 		}
 		o.Convert.DestinationZero = true
 		err = Convert(ctx, src, dst, o.Convert, o.Progress)
-		if err := errors.Join(err, dst.Close()); err != nil {
+		if cerr := dst.Close(); err == nil {
+			err = LeadFull(cerr)
+		}
+		if err != nil {
 			return opError("import", o.Image, err)
 		}
 		c.Disks = append(c.Disks, d)

@@ -126,6 +126,60 @@ func TestDetectFormat(t *testing.T) {
 	}
 }
 
+// TestConvertSizes: there and back, the size is the same where a VHDX can have
+// it, and qemu-img reads the same.
+func TestConvertSizes(t *testing.T) {
+	for _, c := range []struct{ size, want int64 }{
+		{1 << 20, 1 << 20},
+		{1<<20 + 512, 1<<20 + 512},
+		{5<<20 + 7*512, 5<<20 + 7*512},
+		{1<<20 + 100, 1<<20 + 512},
+		{300 << 10, 1 << 20},
+	} {
+		raw := imageFile(t, c.size)
+		dir := t.TempDir()
+		there, back, peer := filepath.Join(dir, "d.vhdx"), filepath.Join(dir, "d.img"), filepath.Join(dir, "peer.img")
+		for _, step := range [][2]string{{raw, there}, {there, back}} {
+			err := ConvertDisk(t.Context(), ConvertDiskOptions{Source: Location{Path: step[0]}, Destination: Location{Path: step[1]}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		qemu(t, "convert", "-f", "vhdx", "-O", "raw", there, peer)
+		want, err := os.ReadFile(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, make([]byte, c.want-c.size)...)
+		for _, name := range []string{back, peer} {
+			if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes: %s has %d, want %d (%v)", c.size, filepath.Base(name), len(got), len(want), err)
+			}
+		}
+	}
+}
+
+// TestConvertKeepsNewcomer: what appears under the name during the copy stays.
+func TestConvertKeepsNewcomer(t *testing.T) {
+	raw := imageFile(t, 4<<20)
+	s := localStoreFor(t)
+	to := s.Location().Join("d.vhdx")
+	err := ConvertDisk(t.Context(), ConvertDiskOptions{Source: Location{Path: raw}, Destination: to, Progress: func(ConvertProgress) {
+		if err := os.WriteFile(to.Path, []byte("mine"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}})
+	if !errors.Is(err, ErrExist) {
+		t.Errorf("ConvertDisk = %v", err)
+	}
+	if b, err := os.ReadFile(to.Path); err != nil || string(b) != "mine" {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if infos, _ := s.ReadDir(""); len(infos) != 1 {
+		t.Errorf("left: %v", infos)
+	}
+}
+
 func TestConvertRefusesSmaller(t *testing.T) {
 	if err := Convert(t.Context(), block.NewMem(2<<20), block.NewMem(1<<20), ConvertOptions{}, nil); !errors.Is(err, block.ErrOutOfRange) {
 		t.Errorf("got %v", err)
