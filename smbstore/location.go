@@ -34,6 +34,9 @@ func ParseLocation(s string) (Location, error) {
 	case strings.HasPrefix(s, `\\`):
 		return parseUNC(s)
 	case strings.Contains(s, "://"):
+		if hasPassword(s[strings.Index(s, "://")+3:]) {
+			return Location{}, ErrPasswordInLocation
+		}
 		return Location{}, fmt.Errorf("%w: %q", ErrBadLocation, s)
 	}
 	abs, err := filepath.Abs(s)
@@ -54,12 +57,18 @@ func parseURL(s string) (Location, error) {
 			return Location{}, ErrPasswordInLocation
 		}
 		u, err := url.PathUnescape(user)
+		if strings.Contains(u, ":") {
+			return Location{}, ErrPasswordInLocation
+		}
 		if err != nil || u == "" || strings.ContainsAny(u, ":\x00") {
 			return Location{}, fmt.Errorf("%w: bad user name in %q", ErrBadLocation, s)
 		}
 		l.User = strings.Replace(u, ";", `\`, 1)
 	}
 	if err := l.setAuthority(authority); err != nil {
+		if hasPassword(rest) { // with a / in it
+			return Location{}, ErrPasswordInLocation
+		}
 		return Location{}, fmt.Errorf("%w: %q", err, s)
 	}
 	p, err := url.PathUnescape(tail)
@@ -72,8 +81,17 @@ func parseURL(s string) (Location, error) {
 	return l, nil
 }
 
+// hasPassword tells a text that must not be shown: it has user:password@ in it.
+func hasPassword(s string) bool {
+	user, _, ok := cutLast(s, "@")
+	return ok && strings.Contains(user, ":")
+}
+
 func parseUNC(s string) (Location, error) {
 	host, tail, _ := strings.Cut(s[2:], `\`)
+	if hasPassword(s) {
+		return Location{}, ErrPasswordInLocation
+	}
 	if strings.ContainsAny(host, "@/:") {
 		return Location{}, fmt.Errorf("%w: a UNC path has no user or port: %q", ErrBadLocation, s)
 	}

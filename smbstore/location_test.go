@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -23,6 +24,10 @@ func TestParseLocation(t *testing.T) {
 		{`\\fs1\vms\web1\Virtual Machines`, Location{Host: "fs1", Share: "vms", Path: "web1/Virtual Machines"}, "smb://fs1/vms/web1/Virtual Machines", nil},
 		{"/srv/vms", Location{Path: "/srv/vms"}, "/srv/vms", nil},
 		{"smb://hv:secret@fs1/vms", Location{}, "", ErrPasswordInLocation},
+		{"smb://hv%3Asecret@fs1/vms", Location{}, "", ErrPasswordInLocation},
+		{"smb://hv:se/secret@fs1/vms", Location{}, "", ErrPasswordInLocation},
+		{"cifs://hv:secret@fs1/vms", Location{}, "", ErrPasswordInLocation},
+		{`\\hv:secret@fs1\vms`, Location{}, "", ErrPasswordInLocation},
 		{"smb://fs1", Location{}, "", ErrBadLocation},
 		{"smb:///x", Location{}, "", ErrBadLocation},
 		{"smb://fs1:0/x", Location{}, "", ErrBadLocation},
@@ -40,6 +45,9 @@ func TestParseLocation(t *testing.T) {
 			continue
 		}
 		if err != nil {
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("ParseLocation(%q) shows the password: %v", c.in, err)
+			}
 			continue
 		}
 		if got.String() != c.out {
