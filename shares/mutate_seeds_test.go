@@ -85,6 +85,11 @@ func (c *pduClient) openFiles(share, name string) error {
 }
 
 func (c *pduClient) openPipe(name string) error {
+	if old := c.world.pipe; old != (smb2.FileID{}) { // few may be open at a time without a password
+		if _, err := c.call(c.pdu(smb2.CommandClose, c.world.ipc, &smb2.CloseRequest{FileID: old}, nil, 0)); err != nil {
+			return fmt.Errorf("close %s: %w", name, err)
+		}
+	}
 	var m smb2.CreateResponse
 	if err := c.demand(c.pdu(smb2.CommandCreate, c.world.ipc, createRequest(name), nil, 0), &m); err != nil {
 		return fmt.Errorf("create %s: %w", name, err)

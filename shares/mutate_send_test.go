@@ -411,7 +411,12 @@ func (s *pduSender) after(list []response, sent ...[]byte) error {
 		return nil
 	}
 	if len(list) > 0 && list[0].hdr.Status == smb2.StatusPipeDisconnected {
-		return c.openPipe("srvsvc")
+		err := c.openPipe("srvsvc")
+		if errors.Is(err, smb2.StatusInsufficientResources) { // those that mutated messages opened are in the way
+			s.drop()
+			return nil
+		}
+		return err
 	}
 	return nil
 }
