@@ -188,6 +188,7 @@ type cutRun struct {
 	rate    float64
 	images  int // cuts at one point, at most
 	writers int
+	blocks  bool // writers own blocks, so that whole ones can be zeroed and trimmed, rather than sectors
 	failed  []string
 	passed  int
 	kinds   map[string]int
@@ -202,6 +203,7 @@ func runCuts(seed uint64, cuts int) (*cutRun, error) {
 	}
 	if seed%4 == 3 {
 		r.writers = 3
+		r.blocks = seed%8 == 7
 	}
 	d, err := Create(r.file, CreateOptions{Size: cutSize, BlockSize: cutBlock})
 	if err != nil {
@@ -270,15 +272,25 @@ func (r *cutRun) round() error {
 	return nil
 }
 
-// work sends requests of one writer, which owns every writers-th run of 8 sectors.
+// owner is whose a sector is.
+func (r *cutRun) owner(s int64) int64 {
+	if r.blocks {
+		return int64(slices.Index(cutBlocks, s/(cutBlock/cutSector))) % int64(r.writers)
+	}
+	return s / 8 % int64(r.writers)
+}
+
+// work sends requests of one writer, which owns every writers-th run of 8
+// sectors, or every writers-th block.
 func (r *cutRun) work(rnd *rand.Rand, w int64) error {
 	ctx := context.Background()
-	owns := func(s int64) bool { return s/8%int64(r.writers) == w }
+	owns := func(s int64) bool { return r.owner(s) == w }
+	apart := r.writers > 1 && !r.blocks // whole blocks are nobody's
 	for range 40 {
 		off, n := r.pick(rnd, w)
 		var err error
 		switch k := rnd.IntN(20); {
-		case k < 10 || (k >= 15 && r.writers > 1):
+		case k < 10 || (k >= 15 && apart):
 			err = r.write(ctx, off, n, 0, owns)
 		case k < 12:
 			err = r.write(ctx, off, n, block.FUA, owns)
@@ -324,7 +336,14 @@ func (r *cutRun) pick(rnd *rand.Rand, w int64) (off, n int64) {
 	blk := cutBlocks[rnd.IntN(len(cutBlocks)-1)]
 	slots, writers := int64(cutBlock/cutSector/8), int64(r.writers)
 	slot := blk*slots + rnd.Int64N(slots-writers)
-	slot += (w - slot%writers + writers) % writers
+	if r.blocks {
+		for r.owner(slot*8) != w {
+			blk = cutBlocks[rnd.IntN(len(cutBlocks)-1)]
+			slot = blk*slots + rnd.Int64N(slots-writers)
+		}
+	} else {
+		slot += (w - slot%writers + writers) % writers
+	}
 	off = slot * 8 * cutSector
 	n = (rnd.Int64N(8) + 1) * cutSector
 	if r.writers == 1 {
