@@ -2,6 +2,7 @@ package smbstore
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 )
 
@@ -47,3 +48,44 @@ var (
 	// ErrStoreClosed: the store was closed.
 	ErrStoreClosed = errors.New("store is closed")
 )
+
+// OpError is what failed on what.
+type OpError struct {
+	Op  string // "write", "create folder"
+	At  Location
+	Err error
+}
+
+func (e *OpError) Error() string { return fmt.Sprintf("cannot %s %s: %v", e.Op, e.At, e.Err) }
+func (e *OpError) Unwrap() error { return e.Err }
+
+// FullError leads with the cause, ErrNoSpace, and where, of an error that came
+// through the layers above a store: those say what broke in them, which helps
+// nobody who has to make room. All of it can be told with errors.Is still.
+type FullError struct {
+	At  Location // what could not grow; zero if the error does not say
+	Err error
+}
+
+func (e *FullError) Error() string {
+	if e.At == (Location{}) {
+		return ErrNoSpace.Error()
+	}
+	return fmt.Sprintf("%v at %s", ErrNoSpace, e.At)
+}
+
+func (e *FullError) Unwrap() error { return e.Err }
+
+// LeadFull makes an error that wraps ErrNoSpace a *FullError; any other stays.
+func LeadFull(err error) error {
+	var full *FullError
+	if !errors.Is(err, ErrNoSpace) || errors.As(err, &full) {
+		return err
+	}
+	full = &FullError{Err: err}
+	// The innermost operation is the store's own.
+	for op := (*OpError)(nil); errors.As(err, &op) && errors.Is(op.Err, ErrNoSpace); err = op.Err {
+		full.At = op.At
+	}
+	return full
+}

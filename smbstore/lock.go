@@ -60,7 +60,10 @@ type recordLock struct {
 	me    Holder
 }
 
-const maxHolder = 4096 // bytes of a lock file
+const (
+	lockSuffix = ".lock" // after the record's name
+	maxHolder  = 4096    // bytes of a lock file
+)
 
 func newRecordLock(s Store, record, job string) (*recordLock, error) {
 	host, err := HostName()
@@ -68,7 +71,7 @@ func newRecordLock(s Store, record, job string) (*recordLock, error) {
 		return nil, err
 	}
 	me := Holder{Host: host, PID: os.Getpid(), Process: Process(os.Getpid()), Job: job, Time: time.Now().UTC().Round(0), Nonce: nonce()}
-	return &recordLock{store: s, name: record + ".lock", me: me}, nil
+	return &recordLock{store: s, name: record + lockSuffix, me: me}, nil
 }
 
 // HostName is this host's name as records have it.
@@ -179,8 +182,24 @@ func (l *recordLock) predecessor(h Holder) bool {
 // running tells whether the holder, a process of this host, still runs.
 func running(h Holder) bool { return h.Process != "" && Process(h.PID) == h.Process }
 
-func (l *recordLock) holder() (Holder, error) {
-	b, err := ReadFile(l.store, l.name, maxHolder)
+func (l *recordLock) holder() (Holder, error) { return readHolder(l.store, l.name) }
+
+// LockHolder says who holds the lock on the ownership record of the VM with that
+// GUID in a home's folder: nil if nobody does, a zero Holder if the lock does
+// not say. It takes nothing.
+func LockHolder(home Store, id string) (*Holder, error) {
+	h, err := readHolder(home, path.Join(MachinesDir, id+recordSuffix)+lockSuffix)
+	if errors.Is(err, ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &h, nil
+}
+
+func readHolder(s Store, name string) (Holder, error) {
+	b, err := ReadFile(s, name, maxHolder)
 	if err != nil {
 		return Holder{}, err
 	}

@@ -41,11 +41,11 @@ type Record struct {
 	ID      string    `json:"id"`      // the VM's GUID
 	State   State     `json:"state"`
 	Epoch   uint64    `json:"epoch"`
-	Host    string    `json:"host"`               // owned: the owner; offered, moved: who it was
-	Job     string    `json:"job,omitempty"`      // offered, moved: the migration
-	To      string    `json:"to,omitempty"`       // offered: who may take it: a host, or a home's location
-	MovedTo Location  `json:"location,omitempty"` // moved: the home it lives in now
-	Changed time.Time `json:"changed"`            // for people; nothing decides by it
+	Host    string    `json:"host"`              // owned: the owner; offered, moved: who it was
+	Job     string    `json:"job,omitempty"`     // offered, moved: the migration
+	To      string    `json:"to,omitempty"`      // offered: who may take it: a host, or a home's location
+	MovedTo Location  `json:"location,omitzero"` // moved: the home it lives in now
+	Changed time.Time `json:"changed"`           // for people; nothing decides by it
 }
 
 // NewRecord is a new VM's: owned by host in epoch 1.

@@ -27,6 +27,7 @@ type smbStore struct {
 	cancel     context.CancelFunc
 	control    *controlConn
 	closed     atomic.Bool
+	outage     outage
 
 	mu    sync.Mutex // guards files
 	files map[*smbFile]struct{}

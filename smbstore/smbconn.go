@@ -216,14 +216,22 @@ type smbConn struct {
 	store *smbStore
 	mu    sync.Mutex // held while dialing: those who wait share the result
 	cur   *session
+
+	failed   error // what the last get gave up with, and when
+	failedAt time.Time
 }
 
-// get returns a live session, dialing with backoff until the deadline.
+// get returns a live session, dialing with backoff until the deadline or until
+// the outage has lasted for ReconnectTimeout. After that it dials once.
 func (c *smbConn) get(deadline time.Time) (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cur != nil && !c.cur.dead.Load() {
 		return c.cur, nil
+	}
+	deadline, once := c.store.outage.bound(deadline, c.store.opts.ReconnectTimeout)
+	if once && time.Since(c.failedAt) < lastTryEvery {
+		return nil, c.failed
 	}
 	if c.cur != nil {
 		// Requests it sent must not be carried out after their repetition.
@@ -242,13 +250,15 @@ func (c *smbConn) get(deadline time.Time) (*session, error) {
 		cancel()
 		if err == nil {
 			c.cur = s
+			c.store.outage.over()
 			return s, nil
 		}
 		if errors.Is(err, ErrLogon) || errors.Is(err, ErrPermission) {
 			return nil, err
 		}
-		if left := time.Until(deadline); left <= wait {
-			return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, c.store.loc.Addr(), err)
+		if left := time.Until(deadline); left <= wait || once {
+			c.failed, c.failedAt = fmt.Errorf("%w: %s: %w", ErrUnreachable, c.store.loc.Addr(), err), time.Now()
+			return nil, c.failed
 		}
 		c.store.opts.Logger.Debug("cannot reach the server, trying again", "server", c.store.loc.Addr(), "error", err)
 		select {

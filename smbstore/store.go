@@ -93,8 +93,9 @@ type Options struct {
 	// Parallel bounds the requests one large read or write is split into at a
 	// time (default 8).
 	Parallel int
-	// ReconnectTimeout bounds how long an operation waits for a lost server
-	// (default 60 s).
+	// ReconnectTimeout bounds how long operations wait for a lost server, from
+	// when the first of them found it lost (default 60 s). Past it each asks once
+	// and fails, until the server answers again.
 	ReconnectTimeout time.Duration
 	// RequestTimeout is how long a server may stay silent with requests
 	// outstanding before its connection counts as dead (default 30 s).
@@ -173,5 +174,5 @@ func opError(op string, at Location, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("cannot %s %s: %w", op, at, err)
+	return &OpError{Op: op, At: at, Err: err}
 }
