@@ -26,6 +26,7 @@ const (
 	envTo    = "MIGRATE_TO"    // the storage location; for resume and cancel the destination's home
 	envKill  = "MIGRATE_KILL"  // failpoint:hits:microseconds after: when it kills itself
 	envSteal = "MIGRATE_STEAL" // failpoint: where another host takes the VM
+	envRoom  = "MIGRATE_ROOM"  // bytes:folder: the folder lies on a file system of that size
 )
 
 func TestMain(m *testing.M) {
@@ -52,6 +53,13 @@ func child(role string) error {
 		return err
 	}
 	armKill(from)
+	if room, dir, ok := strings.Cut(os.Getenv(envRoom), ":"); ok {
+		limit, err := strconv.ParseInt(room, 10, 64)
+		if err != nil {
+			return err
+		}
+		newSmallDisk(dir, limit)
+	}
 	ctx := context.Background()
 	open := smbstore.Options{ReconnectTimeout: 20 * time.Second, RequestTimeout: 5 * time.Second}
 	o := Options{Source: from, To: to, SourceOptions: open, ToOptions: open}

@@ -111,7 +111,11 @@ func (m *migration) undo(ctx context.Context) error {
 	// The phase is journalled first: a crash from here on finds a job to cancel,
 	// not one to go on with.
 	m.journal.Phase = Cancelling
-	if err := m.journal.write(m.ends.dst); err != nil {
+	err = m.journal.write(m.ends.dst)
+	if errors.Is(err, smbstore.ErrNoSpace) {
+		err = m.undoWithoutRoom(ctx, r)
+	}
+	if err != nil {
 		return err
 	}
 	failpoint("cancelling")

@@ -99,7 +99,10 @@ func (c *copier) file(ctx context.Context, f *FileState) (err error) {
 	if size, err := dst.Size(); err != nil {
 		return err
 	} else if size < f.Copied {
-		f.Copied = 0 // the destination lost what it had
+		f.Copied, f.Verified = 0, false // the destination lost what it had
+		if err := dst.Truncate(0); err != nil {
+			return err
+		}
 	}
 	if err := dst.Truncate(f.Size); err != nil {
 		return err

@@ -29,7 +29,7 @@ func openEnds(ctx context.Context, source, destination smbstore.Location, so, do
 		}
 	}()
 	open := func(l smbstore.Location, o smbstore.Options) (smbstore.Store, error) {
-		s, err := smbstore.Open(ctx, l, o)
+		s, err := openStore(ctx, l, o)
 		if err == nil {
 			e.stores = append(e.stores, s)
 		}

@@ -1,10 +1,13 @@
 package migrate
 
+import "lunless/smbstore"
+
 // Hooks that only test binaries set. failpoint is called at each place where a
 // crash is worth a test, sabotage asks whether a named fault is switched on.
 var (
 	failpoint = func(name string) {}
 	sabotage  = func(name string) bool { return false }
+	openStore = smbstore.Open
 )
 
 // The faults a soak run can switch on: each must turn it red.

@@ -56,6 +56,11 @@ type Status struct {
 	// Stall is how long a live migration's switch held the writers back.
 	Stall time.Duration `json:"stall,omitempty"`
 	Error string        `json:"error,omitempty"`
+	// Process is whose the job is or was last, of an unfinished job that Show or
+	// List found; nil otherwise.
+	Process *Worker `json:"process,omitempty"`
+	// Next are the commands that fit, likewise.
+	Next []string `json:"next,omitempty"`
 }
 
 // Options describe a migration.

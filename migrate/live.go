@@ -43,7 +43,7 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 	return start(ctx, m.journal.status(), &o.Options, func(ctx context.Context, j *Job) error {
 		err := m.run(ctx, j, live)
 		if !live.switched {
-			return live.abandon(ctx, err)
+			return live.abandon(ctx, m.leadFull(err))
 		}
 		// The destination serves the VM from now on: its store stays open.
 		j.keep(m.ends.close)
@@ -303,6 +303,9 @@ func (l *liveDisks) serves(ctx context.Context) error {
 // abandon puts the source's devices back into the slots and removes the
 // destination.
 func (l *liveDisks) abandon(ctx context.Context, cause error) error {
+	if errors.Is(cause, smbstore.ErrNoSpace) {
+		cause = fmt.Errorf("%w\nthe VM goes on at %s: make room, then start again", cause, l.m.o.Source)
+	}
 	errs := []error{cause}
 	if errors.Is(context.Cause(ctx), ErrCancelled) {
 		errs = append(errs, ErrCancelled)

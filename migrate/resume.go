@@ -16,7 +16,7 @@ import (
 // A live migration that was interrupted before its switch took its VM down with
 // it; it goes on as an offline one, from the start.
 func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job, error) {
-	m, err := reopen(ctx, destination, &o)
+	m, err := reopen(ctx, destination, &o, false)
 	if err != nil {
 		return nil, err
 	}
@@ -34,10 +34,11 @@ func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job
 }
 
 // Cancel undoes the interrupted migration whose destination home is at the
-// location: the VM is the source's again, and the partial copy is removed.
+// location: the VM is the source's again, and the partial copy is removed. It
+// needs no room at the destination.
 // Errors: ErrNoJob, ErrJobRunning (use the job's Cancel), ErrTooLate.
 func Cancel(ctx context.Context, destination smbstore.Location, o Options) error {
-	m, err := reopen(ctx, destination, &o)
+	m, err := reopen(ctx, destination, &o, true)
 	if err != nil {
 		return err
 	}
@@ -51,8 +52,9 @@ func Cancel(ctx context.Context, destination smbstore.Location, o Options) error
 	return nil
 }
 
-// reopen opens both ends of the journal in a destination's home.
-func reopen(ctx context.Context, destination smbstore.Location, o *Options) (_ *migration, err error) {
+// reopen opens both ends of the journal in a destination's home, and makes the
+// journal this process's, but for an undo where there is no room for that.
+func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo bool) (_ *migration, err error) {
 	jl, err := loadJournal(ctx, destination, o.ToOptions)
 	if err != nil {
 		return nil, err
@@ -82,6 +84,10 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options) (_ *
 	}
 	if err == nil {
 		err = jl.write(e.dst)
+		if errors.Is(err, smbstore.ErrNoSpace) && (undo || jl.Phase == Cancelling) {
+			err = nil
+		}
+		err = m.leadFull(err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())
@@ -90,7 +96,7 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options) (_ *
 }
 
 func loadJournal(ctx context.Context, destination smbstore.Location, o smbstore.Options) (*Journal, error) {
-	s, err := smbstore.Open(ctx, destination, o)
+	s, err := openStore(ctx, destination, o)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +173,7 @@ func (m *migration) startOver(context.Context) error {
 // List gives the unfinished migrations whose destinations lie directly below a
 // storage location.
 func List(ctx context.Context, storage smbstore.Location, o smbstore.Options) ([]Status, error) {
-	s, err := smbstore.Open(ctx, storage, o)
+	s, err := openStore(ctx, storage, o)
 	if err != nil {
 		return nil, err
 	}
@@ -186,19 +192,12 @@ func List(ctx context.Context, storage smbstore.Location, o smbstore.Options) ([
 			continue
 		}
 		if err != nil {
-			jobs = append(jobs, Status{Phase: Failed, Destination: storage.Join(i.Name), Error: err.Error()})
+			at := storage.Join(i.Name)
+			jobs = append(jobs, Status{Phase: Failed, Destination: at, Error: err.Error(),
+				Next: []string{fmt.Sprintf("lunless vm show %s", at)}})
 			continue
 		}
-		jobs = append(jobs, jl.status())
+		jobs = append(jobs, jl.found())
 	}
 	return jobs, ctx.Err()
-}
-
-// Show gives the unfinished migration whose destination home is at the location.
-func Show(ctx context.Context, destination smbstore.Location, o smbstore.Options) (Status, error) {
-	jl, err := loadJournal(ctx, destination, o)
-	if err != nil {
-		return Status{}, err
-	}
-	return jl.status(), nil
 }

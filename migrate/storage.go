@@ -93,7 +93,7 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 		return nil, err
 	}
 	if err := m.journal.write(e.dst); err != nil {
-		return nil, errors.Join(err, e.into.RemoveAll(e.dstName))
+		return nil, errors.Join(smbstore.LeadFull(err), e.into.RemoveAll(e.dstName))
 	}
 	return m, e.into.SyncDir("")
 }
@@ -157,6 +157,11 @@ func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) err
 		return err
 	}
 	failpoint("copied")
+	if live == nil {
+		if err := m.unchanged(ctx); err != nil {
+			return err // known without reading all of it again
+		}
+	}
 	if sabotage(sabotageRemoveEarly) {
 		if err := m.removeSource(ctx); err != nil {
 			return err
@@ -168,7 +173,14 @@ func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) err
 	if live != nil {
 		return live.verify(ctx, c)
 	}
-	return c.verify(ctx)
+	err = c.verify(ctx)
+	if errors.Is(err, ErrVerify) {
+		// Most often it is the source that is another by now.
+		if cerr := m.unchanged(ctx); errors.Is(cerr, ErrSourceChanged) {
+			return cerr
+		}
+	}
+	return err
 }
 
 // dropStale removes from the destination what an earlier plan brought and the
@@ -209,14 +221,34 @@ func (m *migration) settle(ctx context.Context, j *Job, err error) error {
 		}
 		return ErrCancelled
 	}
+	if errors.Is(err, smbstore.ErrUnreachable) {
+		// The server has been waited for: the journal gets only a moment more.
+		defer time.AfterFunc(journalPatience, func() { _ = m.ends.close() }).Stop()
+	}
 	return m.fail(err)
 }
 
+// journalPatience is how long a job that lost a server may take to journal that.
+const journalPatience = 5 * time.Second
+
 // fail leaves the job to Resume and Cancel, with the reason in the journal.
 func (m *migration) fail(err error) error {
+	err = m.leadFull(err)
 	m.journal.Error, m.journal.PID, m.journal.Process = err.Error(), 0, ""
-	if werr := m.journal.write(m.ends.dst); werr != nil {
-		return errors.Join(err, werr)
+	werr := m.journal.write(m.ends.dst)
+	if errors.Is(werr, smbstore.ErrNoSpace) {
+		werr = m.writeWithoutRoom()
 	}
-	return fmt.Errorf("%w\nfinish with `lunless migrate resume %s`, or undo with `lunless migrate cancel` and the same", err, m.journal.Destination)
+	first := ""
+	if errors.Is(err, smbstore.ErrNoSpace) {
+		first = "make room there, then "
+		if errors.Is(werr, smbstore.ErrNoSpace) {
+			werr = nil // said already; the journal is the last one there was room for
+		}
+	}
+	if errors.Is(err, smbstore.ErrUnreachable) && errors.Is(werr, smbstore.ErrUnreachable) {
+		first, werr = "once the server can be reached, ", nil
+	}
+	to := m.journal.Destination
+	return errors.Join(fmt.Errorf("%w\n%sfinish with `lunless migrate resume %s`, or undo with `lunless migrate cancel %s`", err, first, to, to), werr)
 }

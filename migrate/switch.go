@@ -104,9 +104,29 @@ func (m *migration) unchanged(ctx context.Context) error {
 		planned, now = slices.DeleteFunc(slices.Clone(planned), disk), slices.DeleteFunc(now, disk)
 	}
 	if name := samePlan(planned, now); name != "" {
-		return fmt.Errorf("%s: %w", name, ErrSourceChanged)
+		return fmt.Errorf("%s, the VM seems to be in use: %w", howChanged(planned, now, name), ErrSourceChanged)
 	}
 	return nil
+}
+
+// howChanged says of a file that differs in two plans how it does.
+func howChanged(planned, now []*FileState, name string) string {
+	find := func(files []*FileState) *FileState {
+		if i := slices.IndexFunc(files, func(f *FileState) bool { return f.Name == name }); i >= 0 {
+			return files[i]
+		}
+		return nil
+	}
+	old, is := find(planned), find(now)
+	switch {
+	case old == nil:
+		return name + " is new"
+	case is == nil:
+		return name + " was removed"
+	case old.Size != is.Size:
+		return fmt.Sprintf("%s had %d bytes and has %d", name, old.Size, is.Size)
+	}
+	return fmt.Sprintf("%s was written to at %s", name, is.ModTime.Local().Format(time.DateTime))
 }
 
 // takeBack ends the offer at the source. The copy is to be made again from what
@@ -118,6 +138,12 @@ func (m *migration) takeBack(ctx context.Context) error {
 		}
 		return r.TakeBack(m.journal.Job, m.journal.Host)
 	})
+	if errors.Is(err, smbstore.ErrNoSpace) {
+		// No room for the lock. Only this job could have offered the VM.
+		if now, rerr := m.home.Record(); rerr == nil && now.State == smbstore.Owned {
+			r, err = now, nil
+		}
+	}
 	if err != nil {
 		return err
 	}

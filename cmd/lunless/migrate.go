@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -156,12 +157,15 @@ func migrateList() *cobra.Command {
 			jobs = []migrate.Status{}
 		}
 		return show(c, jobs, func(w io.Writer) {
-			cells := [][]string{{"JOB", "PHASE", "DONE", "FROM", "TO", "ERROR"}}
+			cells := [][]string{{"JOB", "PHASE", "DONE", "FROM", "TO", "PROCESS", "ERROR"}}
 			for _, j := range jobs {
 				cells = append(cells, []string{j.ID, string(j.Phase), fmt.Sprintf("%s of %s", size(j.Done), size(j.Total)),
-					j.Source.String(), j.Destination.String(), j.Error})
+					j.Source.String(), j.Destination.String(), worker(j.Process), firstLine(j.Error)})
 			}
 			table(w, cells)
+			for _, j := range jobs {
+				writeNext(w, j)
+			}
 		})
 	}
 	return c
@@ -183,12 +187,64 @@ func migrateShow() *cobra.Command {
 		return show(c, s, func(w io.Writer) {
 			fmt.Fprintf(w, "job    %s (%s)\nphase  %s, %s of %s\nfrom   %s\nto     %s\nbegun  %s\n", s.ID, s.Kind, s.Phase,
 				size(s.Done), size(s.Total), s.Source, s.Destination, s.Started.Local().Format(time.DateTime))
+			fmt.Fprintf(w, "by     %s\n", worker(s.Process))
+			for i, e := range s.Ends {
+				fmt.Fprintf(w, "%s %s\n", []string{"source record ", "dest.  record "}[i], e.Record)
+				if e.Lock != nil {
+					fmt.Fprintf(w, "  locked by %s\n", holder(e.Lock))
+				}
+			}
 			if s.Error != "" {
 				fmt.Fprintf(w, "error  %s\n", s.Error)
 			}
+			writeNext(w, s.Status)
 		})
 	}
 	return c
+}
+
+// worker says whose a job is, and since when it was not heard of.
+func worker(p *migrate.Worker) string {
+	if p == nil {
+		return ""
+	}
+	since := p.Updated.Local().Format(time.DateTime)
+	switch p.State {
+	case "running":
+		return fmt.Sprintf("process %d on %s, running", p.PID, p.Host)
+	case "stopped":
+		return fmt.Sprintf("stopped on %s at %s", p.Host, since)
+	case "unknown":
+		return fmt.Sprintf("process %d on %s, last heard of at %s", p.PID, p.Host, since)
+	}
+	return fmt.Sprintf("process %d on %s, gone; last heard of at %s", p.PID, p.Host, since)
+}
+
+func holder(h *smbstore.Holder) string {
+	if h.Host == "" {
+		return "somebody who did not come to leave a name"
+	}
+	who := fmt.Sprintf("process %d on %s since %s", h.PID, h.Host, h.Time.Local().Format(time.DateTime))
+	if h.Job != "" {
+		who += " for job " + h.Job
+	}
+	return who
+}
+
+func writeNext(w io.Writer, s migrate.Status) {
+	word := "next "
+	if s.Process != nil && s.Process.State == "running" {
+		word = "wait, or"
+	}
+	for _, n := range s.Next {
+		fmt.Fprintf(w, "%s  %s\n", word, n)
+		word = "or   "
+	}
+}
+
+func firstLine(s string) string {
+	first, _, _ := strings.Cut(s, "\n")
+	return first
 }
 
 func migrateResolve() *cobra.Command {
