@@ -157,48 +157,52 @@ func TestFullDestination(t *testing.T) {
 // Wherever a cancel on a full file system is killed, the job can be listed, and
 // cancelled or resumed.
 func TestCancelKilledWhereFull(t *testing.T) {
-	for _, room := range []int64{0, 1 << 20} {
-		for _, began := range []string{"copied-file", "verified-file", "before-switch", "offered", "offered-at-destination"} {
+	run := func(room int64, began, point, then string) {
+		t.Run(fmt.Sprintf("%d after %s at %s then %s", room, began, point, then), func(t *testing.T) {
+			t.Parallel()
+			v := &vm{a: t.TempDir(), b: t.TempDir()}
+			v.from, v.to, v.home = filepath.Join(v.a, "vm"), v.b, filepath.Join(v.b, "vm")
+			v.make(t, soakRun{kind: "offline", seed: 3})
+			if out, err := v.child("storage", v.to, envKill+"="+began+":1:0"); !killed(err) {
+				t.Fatalf("%v %s", err, out)
+			}
+			full := fmt.Sprintf("%s=%d:%s", envRoom, room, v.b)
+			if out, err := v.child("cancel", v.home, full, envKill+"="+point+":1:0"); !killed(err) {
+				t.Fatalf("%v %s", err, out)
+			}
+			must(t, v.inOnePlace())
+			if jobs, err := List(t.Context(), at(v.b), smbstore.Options{}); err != nil || len(jobs) != 1 || len(jobs[0].Next) == 0 {
+				t.Fatalf("list: %+v, %v", jobs, err)
+			}
+			if then == "cancel" {
+				if out, err := v.child("cancel", v.home, full); err != nil {
+					t.Fatalf("%v %s", err, out)
+				}
+				must(t, v.at(v.a, v.b))
+				return
+			}
+			// With room again, resume goes on, or ends the undoing.
+			out, err := v.child("resume", v.home)
+			switch {
+			case err == nil:
+				must(t, v.at(v.b, v.a))
+			case strings.Contains(out, ErrCancelled.Error()):
+				must(t, v.at(v.a, v.b))
+			default:
+				t.Fatalf("%v %s", err, out)
+			}
+		})
+	}
+	// With no room at all, and with some once the first file is gone.
+	began := map[int64][]string{0: {"copied-file", "verified-file", "offered-at-destination"}, 1 << 20: {"before-switch", "offered"}}
+	for room, points := range began {
+		for _, b := range points {
 			for _, point := range []string{"taken-back-without-room", "made-room", "cancelling", "taken-back", "cancel-removed-entry"} {
-				if strings.HasPrefix(point, "taken-back-w") && !strings.HasPrefix(began, "offered") || room > 0 && began == "copied-file" {
-					continue // it offered nothing; too little is there to fill the disk
+				if point == "taken-back-without-room" && !strings.HasPrefix(b, "offered") {
+					continue // there is nothing to take back
 				}
-				for _, then := range []string{"cancel", "resume"} {
-					t.Run(fmt.Sprint(room, began, point, then), func(t *testing.T) {
-						t.Parallel()
-						v := &vm{a: t.TempDir(), b: t.TempDir()}
-						v.from, v.to, v.home = filepath.Join(v.a, "vm"), v.b, filepath.Join(v.b, "vm")
-						v.make(t, soakRun{kind: "offline", seed: 3})
-						if out, err := v.child("storage", v.to, envKill+"="+began+":1:0"); !killed(err) {
-							t.Fatalf("%v %s", err, out)
-						}
-						full := fmt.Sprintf("%s=%d:%s", envRoom, room, v.b)
-						if out, err := v.child("cancel", v.home, full, envKill+"="+point+":1:0"); !killed(err) {
-							t.Fatalf("%v %s", err, out)
-						}
-						must(t, v.inOnePlace())
-						if jobs, err := List(t.Context(), at(v.b), smbstore.Options{}); err != nil || len(jobs) != 1 || len(jobs[0].Next) == 0 {
-							t.Fatalf("list: %+v, %v", jobs, err)
-						}
-						if then == "cancel" {
-							if out, err := v.child("cancel", v.home, full); err != nil {
-								t.Fatalf("%v %s", err, out)
-							}
-							must(t, v.at(v.a, v.b))
-							return
-						}
-						// With room again, resume goes on, or ends the undoing.
-						out, err := v.child("resume", v.home)
-						switch {
-						case err == nil:
-							must(t, v.at(v.b, v.a))
-						case strings.Contains(out, ErrCancelled.Error()):
-							must(t, v.at(v.a, v.b))
-						default:
-							t.Fatalf("%v %s", err, out)
-						}
-					})
-				}
+				run(room, b, point, "cancel")
+				run(room, b, point, "resume")
 			}
 		}
 	}
