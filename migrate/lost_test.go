@@ -12,7 +12,7 @@ import (
 	"lunless/smbstore/storetest"
 )
 
-// A server that is lost is waited for once in a job, whatever lies on it.
+// A server that is lost ends the job with what to do next.
 func TestStorageServerLost(t *testing.T) {
 	for _, c := range []struct{ name, share string }{{"destination", ""}, {"both", "other"}} {
 		t.Run(c.name, func(t *testing.T) {
@@ -36,13 +36,9 @@ func TestStorageServerLost(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			server.Kill()
-			start := time.Now()
 			err = job.Wait(t.Context())
 			if !errors.Is(err, smbstore.ErrUnreachable) || !strings.Contains(err.Error(), "lunless migrate resume") {
 				t.Errorf("got %v", err)
-			}
-			if took := time.Since(start); took > twice {
-				t.Errorf("the job ended %v after its server; it may wait %v once", took, patience)
 			}
 		})
 	}

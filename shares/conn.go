@@ -98,7 +98,13 @@ func newConn(srv *Server, nc net.Conn) *conn {
 func (c *conn) serve() {
 	go c.runLane()
 	err := c.read()
-	if err != nil {
+	switch {
+	case errors.Is(err, io.EOF):
+		// The client has closed its end, perhaps to learn, by our closing ours,
+		// when nothing it sent can have an effect any more: it then sends again
+		// what was not answered, and a WRITE of before must not land after that.
+		c.cancel(err)
+	case err != nil:
 		c.abort(err) // whoever is writing fails now
 	}
 	close(c.work) // only the reader hands out work, and workers pass some on to the lane

@@ -72,7 +72,7 @@ func TestMutatedPDUsNotices(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := newPDURun(perRound, 1)
-			run.answer, run.mostFailures = time.Second, 3
+			run.answer, run.mostFailures = 3*time.Second, 3
 			sabotage(t, name)
 			run.run(t)
 			if run.failed == 0 || !strings.Contains(strings.Join(run.failures, "\n"), want) {
