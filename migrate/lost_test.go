@@ -27,8 +27,7 @@ func TestStorageServerLost(t *testing.T) {
 				o.Source = server.Location("vm")
 				o.Source.Share = c.share
 			}
-			// Each wait ends up to 2 s early, when no further attempt fits in.
-			const patience, twice = 8 * time.Second, 11 * time.Second
+			const patience = 3 * time.Second
 			o.SourceOptions.ReconnectTimeout, o.ToOptions.ReconnectTimeout = patience, patience
 			job, err := Storage(t.Context(), o)
 			must(t, err)
