@@ -338,7 +338,13 @@ func (c *pduClient) cancel(id uint64) error {
 		binary.LittleEndian.PutUint32(b[16:], uint32(smb2.FlagAsyncCommand))
 		binary.LittleEndian.PutUint64(b[32:], c.pending[id])
 	}
-	if err := c.send(c.protect(b)); err != nil {
+	// The request may have been the one rightly signed message of a compound on a
+	// connection that does not sign: an unsigned CANCEL would rightly be ignored.
+	was := c.sign
+	c.sign = was || c.signer != nil
+	frame := c.protect(b)
+	c.sign = was
+	if err := c.send(frame); err != nil {
 		return err
 	}
 	delete(c.pending, id)
