@@ -21,7 +21,7 @@ A disk's format is told by its content, a new one's by --format or its name.`,
   lunless disk info d.vhdx --json
   lunless disk check smb://hv@fs1/vms/d.vhdx
   lunless disk convert image.raw smb://hv@fs1/vms/d.vhdx`,
-		diskCreate(), diskInfo(), diskCheck(), diskConvert())
+		diskCreate(), diskInfo(), diskCheck(), diskConvert(), diskCompare(), diskMap())
 }
 
 // withFolder opens the folder of a location and calls do with the file's name.
