@@ -68,7 +68,7 @@ type bat struct {
 	loaded  []int64    // page numbers in memory, in no order
 	hand    int        // eviction goes round loaded
 	dirty   []int64    // page numbers
-	freed   []int64    // file offsets of blocks the dirty pages gave up
+	freed   []room     // what the dirty pages gave up
 	maxKeep int        // pages kept
 }
 
@@ -102,9 +102,9 @@ func (b *bat) get(blk int64) (batEntry, error) {
 	return batEntry(pg.entries[i%batPageEntries].Load()), nil
 }
 
-// set changes a payload block's entry; freed, if not 0, is the file offset the
-// block gives up. full tells that a flush is due.
-func (b *bat) set(blk int64, e batEntry, freed int64) (full bool, err error) {
+// set changes a payload block's entry; freed is the room the block gives up, if
+// any. full tells that a flush is due.
+func (b *bat) set(blk int64, e batEntry, freed room) (full bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := b.index(blk)
@@ -117,7 +117,7 @@ func (b *bat) set(blk int64, e batEntry, freed int64) (full bool, err error) {
 		pg.dirty = true
 		b.dirty = append(b.dirty, i/batPageEntries)
 	}
-	if freed != 0 {
+	if freed.n != 0 {
 		b.freed = append(b.freed, freed)
 	}
 	return len(b.dirty) >= maxDirtyPages, nil
@@ -168,7 +168,7 @@ func (b *bat) evict() {
 type batch struct {
 	pages  []int64
 	images [][]byte // of the pages
-	freed  []int64
+	freed  []room
 }
 
 // take hands over the changes so far. The pages stay in memory until release.

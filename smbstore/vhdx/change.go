@@ -34,17 +34,17 @@ func (d *Disk) fail(err error) error {
 // allocate gives a block room and writes p at in of it, zeroes around; p may be
 // empty. The caller holds the block's lock alone.
 func (d *Disk) allocate(blk int64, old batEntry, p []byte, in int64) (full bool, err error) {
-	off, zeroed, err := d.space.alloc()
+	off, zeroed, err := d.space.alloc(d.blockSize)
 	if err != nil {
 		return false, err
 	}
 	if err := d.fill(off, zeroed, p, in); err != nil {
-		d.space.release(off)
+		d.space.release(room{off, d.blockSize})
 		return false, err
 	}
 	full, err = d.bat.set(blk, makeEntry(statePresent, off), d.givenUp(old))
 	if err != nil {
-		d.space.release(off)
+		d.space.release(room{off, d.blockSize})
 	}
 	return full, err
 }
@@ -76,14 +76,14 @@ func (d *Disk) zeroFile(off, n int64, unmap bool) error {
 	return nil
 }
 
-// givenUp is the place an entry's block leaves when the entry changes, 0 if none.
+// givenUp is the room an entry's block leaves when the entry changes, if any.
 // What an entry that is not present points to may be another's by now: it is not
 // used again before the next Open has seen that it is free.
-func (d *Disk) givenUp(e batEntry) int64 {
+func (d *Disk) givenUp(e batEntry) room {
 	if e.state() != statePresent || d.im.checkPlace(e.offset(), d.space.fileSize.Load()) != nil {
-		return 0
+		return room{}
 	}
-	return e.offset()
+	return room{e.offset(), d.blockSize}
 }
 
 // whole tells whether [in, in+n) is all of a block that belongs to the disk.
@@ -271,7 +271,7 @@ func (d *Disk) finish() error {
 	if d.im.params.LeaveAllocated {
 		return nil
 	}
-	if end := d.space.shrink(); end < d.space.fileSize.Load() {
+	if end := d.space.used(); end < d.space.fileSize.Load() {
 		if err := d.own.Truncate(end); err != nil {
 			return fmt.Errorf("cut unused room: %w", err)
 		}

@@ -57,7 +57,7 @@ func newDisk(im *image, f block.File, readOnly bool) *Disk {
 		log: newLogWriter(f, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)),
 		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot},
 	}
-	d.space.f, d.space.blockSize = f, d.blockSize
+	d.space.f = f
 	d.space.fileSize.Store(im.fileSize)
 	d.space.end = roundUp(im.fileSize, mib)
 	d.space.fresh = d.space.end
@@ -116,8 +116,7 @@ func (d *Disk) scan() error {
 	if err != nil {
 		return err
 	}
-	d.space.end = u.end()
-	d.space.free = u.gaps(d.blockSize, d.space.end, 1<<16)
+	d.space.adopt(u)
 	return nil
 }
 

@@ -1,8 +1,8 @@
 package vhdx
 
 import (
+	"cmp"
 	"fmt"
-	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,47 +10,89 @@ import (
 	"lunless/smbstore/block"
 )
 
-// growStep is by how much a file of small blocks is extended at a time.
-const growStep = 64 * mib
+const (
+	// A file grows by a sixteenth of its size, from growStep to maxGrowStep: what
+	// is not used yet is a hole, and Close cuts it off.
+	growStep    = 64 * mib
+	maxGrowStep = 1024 * mib
+	// maxRuns bounds the free room that is remembered: 1 MiB of memory. What is
+	// forgotten is found again when the disk is next opened or compacted.
+	maxRuns = 1 << 16
+)
 
-// space hands out room in the file for blocks. Offsets and sizes are multiples
-// of 1 MiB.
+// room is a part of the file; offset and length are multiples of 1 MiB. One of
+// length 0 is none.
+type room struct{ off, n int64 }
+
+func (r room) end() int64 { return r.off + r.n }
+
+// space hands out room in the file for payload blocks, sector bitmap blocks and
+// regions. All methods may be called concurrently.
 type space struct {
-	f         block.File
-	blockSize int64
-	fileSize  atomic.Int64
-	mu        sync.Mutex
-	end       int64   // nothing in use lies at or past it
-	fresh     int64   // what lies at or past it has never been written: reads as zeroes
-	free      []int64 // blocks given up, or found unused
+	f        block.File
+	fileSize atomic.Int64
+	mu       sync.Mutex // guards all below, and changes of the file's size
+	end      int64      // nothing in use lies at or past it
+	fresh    int64      // what lies at or past it has never been written: reads as zeroes
+	free     []room     // below end, by offset; no two overlap or touch
 }
 
-// alloc returns room for a block. zeroed tells that it reads as zeroes.
-func (s *space) alloc() (off int64, zeroed bool, err error) {
+// alloc returns room for n bytes, the lowest that there is; n is a multiple of
+// 1 MiB. zeroed tells that it reads as zeroes.
+func (s *space) alloc(n int64) (off int64, zeroed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.free); n > 0 {
-		off = s.free[n-1]
-		s.free = s.free[:n-1]
+	if off, ok := s.take(n, s.end); ok {
 		return off, false, nil
 	}
 	off = s.end
-	if off > maxFileSize-s.blockSize {
+	if off > maxFileSize-n {
 		return 0, false, fmt.Errorf("file would exceed %d bytes: %w", int64(maxFileSize), ErrUnsupported)
 	}
-	if err := s.grow(off + s.blockSize); err != nil {
+	if err := s.grow(off + n); err != nil {
 		return 0, false, err
 	}
-	s.end = off + s.blockSize
-	return off, off >= s.fresh, nil
+	zeroed = off >= s.fresh
+	s.end = off + n
+	s.fresh = max(s.fresh, s.end)
+	return off, zeroed, nil
 }
 
-// grow extends the file to at least need, by a large step where there is room.
+// allocBelow is alloc for room that ends at or below limit; ok is false if there
+// is none. Its content is undefined.
+func (s *space) allocBelow(n, limit int64) (off int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.take(n, limit)
+}
+
+// take cuts n bytes off the first run they fit in below limit; under mu.
+func (s *space) take(n, limit int64) (off int64, ok bool) {
+	for i, r := range s.free {
+		if r.off+n > limit {
+			break
+		}
+		if r.n < n {
+			continue
+		}
+		if r.n == n {
+			s.free = slices.Delete(s.free, i, i+1)
+		} else {
+			s.free[i] = room{r.off + n, r.n - n}
+		}
+		return r.off, true
+	}
+	return 0, false
+}
+
+// grow extends the file to at least need, by a step where there is room; under mu.
 func (s *space) grow(need int64) error {
-	if need <= s.fileSize.Load() {
+	have := s.fileSize.Load()
+	if need <= have {
 		return nil
 	}
-	size := min(need-s.blockSize+max(s.blockSize, growStep), maxFileSize)
+	step := min(max(growStep, roundUp(have/16, mib)), maxGrowStep)
+	size := max(need, min(roundUp(have, mib)+step, maxFileSize))
 	err := s.f.Truncate(size)
 	if err != nil && size > need {
 		size = need
@@ -63,11 +105,43 @@ func (s *space) grow(need int64) error {
 	return nil
 }
 
-// release gives blocks back. What referred to them must be gone from stable storage.
-func (s *space) release(offs ...int64) {
+// release gives room back. What referred to it must be gone from stable storage.
+func (s *space) release(rooms ...room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.free = append(s.free, offs...)
+	for _, r := range rooms {
+		s.put(r)
+	}
+}
+
+// put joins r with the runs it touches; under mu. Room that is free already
+// stays as it is: to lose some until the next Open is better than to give it
+// to two.
+func (s *space) put(r room) {
+	i, found := slices.BinarySearchFunc(s.free, r.off, func(f room, off int64) int { return cmp.Compare(f.off, off) })
+	switch {
+	case r.n <= 0 || found || r.end() > s.end:
+		return
+	case i > 0 && s.free[i-1].end() > r.off, i < len(s.free) && s.free[i].off < r.end():
+		return
+	}
+	from, to := i, i
+	if i > 0 && s.free[i-1].end() == r.off {
+		from--
+		r = room{s.free[from].off, s.free[from].n + r.n}
+	}
+	if to < len(s.free) && s.free[to].off == r.end() {
+		r.n += s.free[to].n
+		to++
+	}
+	if r.end() == s.end { // the last run of all: there is none after it
+		s.free, s.end = s.free[:from], r.off
+		return
+	}
+	s.free = slices.Replace(s.free, from, to, r)
+	if len(s.free) > maxRuns {
+		s.free = s.free[:maxRuns]
+	}
 }
 
 // used is where the last structure ends.
@@ -77,71 +151,11 @@ func (s *space) used() int64 {
 	return s.end
 }
 
-// shrink cuts the free blocks at the end of the file off and returns the size
-// that is left to it.
-func (s *space) shrink() int64 {
+// adopt replaces what is known of the file by what u says of it, up to the end
+// of the last megabyte in use.
+func (s *space) adopt(u *usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slices.Sort(s.free)
-	for n := len(s.free); n > 0 && s.free[n-1]+s.blockSize == s.end; n-- {
-		s.end = s.free[n-1]
-		s.free = s.free[:n-1]
-	}
-	return s.end
-}
-
-// usage is a bitmap of the file's megabytes.
-type usage struct {
-	words []uint64
-	count int64 // bits set
-}
-
-func newUsage(fileSize int64) *usage {
-	return &usage{words: make([]uint64, (fileSize+64*mib-1)/(64*mib))}
-}
-
-// mark sets the megabytes of [off, off+n) and returns the first that was set
-// already, or -1. What lies past the file is ignored.
-func (u *usage) mark(off, n int64) int64 {
-	twice := int64(-1)
-	for m := off / mib; m < (off+n)/mib && m/64 < int64(len(u.words)); m++ {
-		w, bit := &u.words[m/64], uint64(1)<<(m%64)
-		if *w&bit != 0 {
-			if twice < 0 {
-				twice = m * mib
-			}
-			continue
-		}
-		*w |= bit
-		u.count++
-	}
-	return twice
-}
-
-// end is where the last marked megabyte ends.
-func (u *usage) end() int64 {
-	for i := len(u.words) - 1; i >= 0; i-- {
-		if w := u.words[i]; w != 0 {
-			return (int64(i)*64 + 64 - int64(bits.LeadingZeros64(w))) * mib
-		}
-	}
-	return 0
-}
-
-// gaps returns up to limit blocks of size n that fit between marked megabytes
-// below end.
-func (u *usage) gaps(n, end int64, limit int) []int64 {
-	var out []int64
-	run := int64(0)
-	for m := int64(0); m < end/mib && len(out) < limit; m++ {
-		if u.words[m/64]&(1<<(m%64)) != 0 {
-			run = 0
-			continue
-		}
-		if run++; run*mib == n {
-			out = append(out, (m+1)*mib-n)
-			run = 0
-		}
-	}
-	return out
+	s.end = u.end()
+	s.free = u.runs(s.end, maxRuns)
 }
