@@ -33,9 +33,6 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 		}
 		o.Format = format
 	}
-	if o.Format == VHD {
-		return opError("convert to", o.Destination, fmt.Errorf("%w: VHD is read, not written: use vhdx", ErrFormat))
-	}
 	from, err := Open(ctx, o.Source.Dir(), o.SourceOptions)
 	if err != nil {
 		return err
@@ -105,5 +102,5 @@ func formatOfName(name string) (Format, error) {
 	case ".img", ".raw", ".bin":
 		return Raw, nil
 	}
-	return "", fmt.Errorf("%w: the name %s does not tell it: give raw or vhdx", ErrFormat, name)
+	return "", fmt.Errorf("%w: the name %s does not tell it: give raw, vhd or vhdx", ErrFormat, name)
 }

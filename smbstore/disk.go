@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhd"
 	"lunless/smbstore/vhdx"
 )
 
@@ -53,10 +54,10 @@ func OpenDisk(ctx context.Context, s Store, name string, o DiskOptions) (_ block
 
 // CreateDiskOptions describe a new disk.
 type CreateDiskOptions struct {
-	Format    Format // Raw or VHDX
-	Size      int64  // bytes; a VHDX gets it rounded up to what it can have
-	Fixed     bool   // VHDX: all blocks get room at once
-	BlockSize int64  // VHDX: 0 takes 32 MiB
+	Format    Format
+	Size      int64 // bytes; VHD and VHDX get it rounded up to what they can have
+	Fixed     bool  // VHD and VHDX: all blocks get room at once
+	BlockSize int64 // 0 takes 32 MiB for a VHDX, 2 MiB for a VHD
 	Geometry  block.Geometry
 }
 
@@ -89,6 +90,11 @@ func createImage(f File, o CreateDiskOptions) (block.Device, error) {
 			Size: VHDXSize(o.Size, o.Geometry.LogicalSectorSize), Fixed: o.Fixed, BlockSize: o.BlockSize,
 			LogicalSectorSize: o.Geometry.LogicalSectorSize, PhysicalSectorSize: o.Geometry.PhysicalSectorSize,
 		})
+	case VHD:
+		if s := o.Geometry.LogicalSectorSize; s > vhd.SectorSize {
+			return nil, fmt.Errorf("%w: a VHD has sectors of %d bytes, not %d", vhd.ErrBadOptions, vhd.SectorSize, s)
+		}
+		return vhd.Create(f, vhd.CreateOptions{Size: VHDSize(o.Size), Fixed: o.Fixed, BlockSize: o.BlockSize})
 	}
 	return nil, fmt.Errorf("%w: %q cannot be created here", ErrFormat, o.Format)
 }
@@ -105,6 +111,9 @@ func VHDXSize(n int64, sector int) int64 {
 	}
 	return max(n, least)
 }
+
+// VHDSize rounds a size up to one that a VHD can have: whole sectors.
+func VHDSize(n int64) int64 { return (n + vhd.SectorSize - 1) / vhd.SectorSize * vhd.SectorSize }
 
 // ConvertOptions steer Convert. The zero value is usable.
 type ConvertOptions struct {

@@ -3,7 +3,6 @@ package smbstore
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhd"
@@ -57,13 +56,12 @@ func inspect(ctx context.Context, f File) (DiskInfo, error) {
 		info.LogicalSectorSize, info.PhysicalSectorSize = v.LogicalSectorSize, v.PhysicalSectorSize
 		info.ID, info.LogInUse = v.ID.String(), v.LogInUse
 	case VHD:
-		d, err := vhd.Open(f) // the caller closes f
+		v, err := vhd.Inspect(f)
 		if err != nil {
 			return DiskInfo{}, err
 		}
-		v, g := d.Info(), d.Geometry()
 		info.Type, info.VirtualSize, info.BlockSize, info.ID = v.Type, v.VirtualSize, v.BlockSize, v.ID
-		info.LogicalSectorSize, info.PhysicalSectorSize = g.LogicalSectorSize, g.PhysicalSectorSize
+		info.LogicalSectorSize, info.PhysicalSectorSize = 512, 512
 	default:
 		g := block.Geometry{LogicalSectorSize: 512, PhysicalSectorSize: 512}
 		info.Type, info.VirtualSize = "fixed", size
@@ -97,7 +95,19 @@ func check(ctx context.Context, f File) (Format, vhdx.Report, error) {
 		r, err := vhdx.Check(f)
 		return format, r, err
 	case VHD:
-		return format, vhdx.Report{}, fmt.Errorf("checking a VHD: %w", block.ErrNotSupported)
+		r, err := vhd.Check(f)
+		return format, reportOfVHD(r), err
 	}
 	return format, vhdx.Report{}, nil
+}
+
+// reportOfVHD is a VHD's report in the shape of a VHDX's.
+func reportOfVHD(r vhd.Report) vhdx.Report {
+	out := vhdx.Report{More: r.More, Allocated: r.Allocated, Leaked: r.Leaked, Info: vhdx.Info{
+		Type: r.Info.Type, VirtualSize: r.Info.VirtualSize, BlockSize: r.Info.BlockSize, FileSize: r.Info.FileSize,
+		LogicalSectorSize: vhd.SectorSize, PhysicalSectorSize: vhd.SectorSize, Creator: r.Info.Creator}}
+	for _, f := range r.Findings {
+		out.Findings = append(out.Findings, vhdx.Finding{Severity: vhdx.Severity(f.Severity), Offset: f.Offset, What: f.What})
+	}
+	return out
 }

@@ -16,10 +16,7 @@ func openImage(f File, format Format, readOnly bool) (block.Device, error) {
 	case VHDX:
 		return vhdx.Open(f, vhdx.OpenOptions{ReadOnly: readOnly})
 	case VHD:
-		if !readOnly {
-			return nil, fmt.Errorf("%w: a VHD is only read: convert it to vhdx", block.ErrReadOnly)
-		}
-		return vhd.Open(f)
+		return vhd.Open(f, vhd.OpenOptions{ReadOnly: readOnly})
 	}
 	return nil, fmt.Errorf("%w: %q", ErrFormat, format)
 }

@@ -10,12 +10,13 @@ import (
 
 	"lunless/smbstore"
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhd"
 	"lunless/smbstore/vhdx"
 )
 
 func newDisk() *cobra.Command {
 	return group("disk", "Make, examine and convert virtual disks",
-		`Works on virtual disks at any location. Formats are raw and vhdx; vhd is read.
+		`Works on virtual disks at any location. Formats are raw, vhd and vhdx.
 A disk's format is told by its content, a new one's by --format or its name.`,
 		`  lunless disk create smb://hv@fs1/vms/d.vhdx --size 64G
   lunless disk info d.vhdx --json
@@ -57,10 +58,10 @@ func diskCreate() *cobra.Command {
 		Long:    "Makes a disk that reads as zeroes. The file must not exist.",
 		Example: "  lunless disk create smb://hv@fs1/vms/d.vhdx --size 64G --block-size 2M"}
 	var size, blockSize byteSize
-	c.Flags().Var(&size, "size", "virtual size (required): 1M to 64T for a VHDX")
-	c.Flags().Var(&blockSize, "block-size", "VHDX: unit of allocation, 1M to 256M (default 32M)")
-	sector := c.Flags().Int("sector-size", 512, "logical sector size: 512 or 4096")
-	format := c.Flags().String("format", "vhdx", "vhdx or raw")
+	c.Flags().Var(&size, "size", "virtual size (required): 1M to 64T for a VHDX, to 2040G for a VHD")
+	c.Flags().Var(&blockSize, "block-size", "unit of allocation: 1M to 256M for a VHDX (default 32M), 512K or 2M for a VHD (default 2M)")
+	sector := c.Flags().Int("sector-size", 512, "logical sector size: 512 or, but for a VHD, 4096")
+	format := c.Flags().String("format", "vhdx", "vhdx, vhd or raw")
 	fixed := diskTypeFlag(c)
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -81,7 +82,7 @@ func diskCreate() *cobra.Command {
 		return withFolder(c.Context(), args[0], store, func(s smbstore.Store, name string) error {
 			dev, err := smbstore.CreateDisk(c.Context(), s, name, smbstore.CreateDiskOptions{Format: f, Size: int64(size),
 				Fixed: isFixed, BlockSize: int64(blockSize), Geometry: block.Geometry{LogicalSectorSize: *sector, PhysicalSectorSize: 4096}})
-			if errors.Is(err, vhdx.ErrBadOptions) {
+			if errors.Is(err, vhdx.ErrBadOptions) || errors.Is(err, vhd.ErrBadOptions) {
 				return usageError{err}
 			} else if err != nil {
 				return err
@@ -166,7 +167,7 @@ func writeDiskReport(w io.Writer, location string, format smbstore.Format, r vhd
 	switch {
 	case !r.Clean():
 		fmt.Fprintf(w, "%s: damaged\n", location)
-	case format != smbstore.VHDX:
+	case format == smbstore.Raw:
 		fmt.Fprintf(w, "%s: clean (%s has no structure to check)\n", location, format)
 	default:
 		fmt.Fprintf(w, "%s: clean, %d blocks allocated, %s unused in the file\n", location, r.Allocated, size(r.Leaked))
@@ -181,11 +182,11 @@ is whole and on stable storage, so an interrupted run leaves none.`,
 		Example: `  lunless disk convert image.raw smb://hv@fs1/vms/d.vhdx
   lunless disk convert old.vhd new.vhdx --type fixed
   lunless disk convert d.vhdx d.img --format raw`}
-	format := c.Flags().String("format", "", "raw or vhdx (default by the destination's name)")
+	format := c.Flags().String("format", "", "raw, vhd or vhdx (default by the destination's name)")
 	sourceFormat := c.Flags().String("source-format", "", "raw, vhd or vhdx (default by the source's content)")
 	fixed := diskTypeFlag(c)
 	var blockSize, rate byteSize
-	c.Flags().Var(&blockSize, "block-size", "VHDX: unit of allocation (default 32M)")
+	c.Flags().Var(&blockSize, "block-size", "unit of allocation (default 32M for a VHDX, 2M for a VHD)")
 	c.Flags().Var(&rate, "rate-limit", "bytes a second (default no limit)")
 	parallel := c.Flags().Int("parallel", 0, "requests in flight (default 8)")
 	store := storeFlags(c)

@@ -1,6 +1,11 @@
-// Package vhd reads virtual hard disks of version 1, fixed and dynamic, as a
-// read-only block.Device over a block.File: enough to import them. The format is
-// Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 (2006).
+// Package vhd reads and writes virtual hard disks of version 1, fixed and
+// dynamic, as a block.Device over a block.File. Differencing disks are refused.
+// The format is Microsoft's "Virtual Hard Disk Image Format Specification" 1.0
+// (2006); "Hard Disk Footer Format" and the like are its headings.
+//
+// The format has no log. What keeps a dynamic disk whole is order: a block's
+// data, its sector bitmap and a new footer behind it are stable before the table
+// refers to it, and the copy of the footer at the file's start never changes.
 package vhd
 
 import (
@@ -24,6 +29,9 @@ var (
 	ErrDifferencing = fmt.Errorf("differencing disks are not supported: %w", ErrUnsupported)
 )
 
+// ErrBadOptions: a disk as described cannot be created.
+var ErrBadOptions = errors.New("no such disk can be made")
+
 // FormatError says what is wrong and where.
 type FormatError struct {
 	Offset int64  // in the file, bytes
@@ -38,11 +46,21 @@ func (e *FormatError) Error() string {
 // Unwrap returns the sentinel.
 func (e *FormatError) Unwrap() error { return e.Err }
 
+func corrupt(off int64, format string, args ...any) error {
+	return &FormatError{off, fmt.Sprintf(format, args...), ErrCorrupt}
+}
+
+func unsupported(off int64, format string, args ...any) error {
+	return &FormatError{off, fmt.Sprintf(format, args...), ErrUnsupported}
+}
+
+// SectorSize is that of every VHD, in bytes.
+const SectorSize = 512
+
 // Sizes in bytes, and disk types.
 const (
 	footerSize = 512
 	headerSize = 1024
-	sectorSize = 512
 
 	typeFixed        = 2
 	typeDynamic      = 3
@@ -55,10 +73,13 @@ const (
 
 var be = binary.BigEndian
 
-// footer is "Hard Disk Footer Format"; what is not needed for reading is left out.
+// footer is "Hard Disk Footer Format"; what nothing depends on is left out.
 type footer struct {
 	DataOffset  uint64 // of the dynamic header
 	CurrentSize uint64 // the virtual size, whatever the geometry says
+	Time        uint32 // of creation: seconds since 2000
+	Creator     [4]byte
+	Geometry    uint32 // cylinders<<16 | heads<<8 | sectors per track
 	Type        uint32
 	ID          [16]byte
 }
@@ -82,8 +103,13 @@ func (f *footer) encode(dst []byte) {
 	be.PutUint32(dst[8:], 2) // features: the reserved bit that is always set
 	be.PutUint32(dst[12:], 0x10000)
 	be.PutUint64(dst[16:], f.DataOffset)
+	be.PutUint32(dst[24:], f.Time)
+	copy(dst[28:], f.Creator[:])
+	be.PutUint32(dst[32:], 0x10000) // version of the creator
+	copy(dst[36:], "Wi2k")          // host: this or "Mac "
 	be.PutUint64(dst[40:], f.CurrentSize)
 	be.PutUint64(dst[48:], f.CurrentSize)
+	be.PutUint32(dst[56:], f.Geometry)
 	be.PutUint32(dst[60:], f.Type)
 	copy(dst[68:], f.ID[:])
 	be.PutUint32(dst[64:], sum(dst, 64))
@@ -96,20 +122,23 @@ func decodeFooter(b []byte, off int64) (footer, error) {
 	case len(b) < footerSize || string(b[:8]) != "conectix":
 		return f, &FormatError{off, "no footer", ErrNotVHD}
 	case be.Uint32(b[64:]) != sum(b[:footerSize], 64):
-		return f, &FormatError{off, "footer: wrong checksum", ErrCorrupt}
+		return f, corrupt(off, "footer: wrong checksum")
 	case be.Uint32(b[12:])>>16 != 1:
-		return f, &FormatError{off, fmt.Sprintf("footer: version %#x", be.Uint32(b[12:])), ErrUnsupported}
+		return f, unsupported(off, "footer: version %#x", be.Uint32(b[12:]))
 	}
-	f = footer{DataOffset: be.Uint64(b[16:]), CurrentSize: be.Uint64(b[48:]), Type: be.Uint32(b[60:]), ID: [16]byte(b[68:84])}
+	f = footer{
+		DataOffset: be.Uint64(b[16:]), CurrentSize: be.Uint64(b[48:]), Time: be.Uint32(b[24:]), Creator: [4]byte(b[28:32]),
+		Geometry: be.Uint32(b[56:]), Type: be.Uint32(b[60:]), ID: [16]byte(b[68:84]),
+	}
 	switch {
 	case f.Type == typeDifferencing:
 		return f, &FormatError{off, "disk has a parent", ErrDifferencing}
 	case f.Type != typeFixed && f.Type != typeDynamic:
-		return f, &FormatError{off, fmt.Sprintf("footer: disk type %d", f.Type), ErrUnsupported}
-	case f.CurrentSize == 0 || f.CurrentSize > maxSize || f.CurrentSize%sectorSize != 0:
-		return f, &FormatError{off, fmt.Sprintf("footer: size %d", f.CurrentSize), ErrCorrupt}
+		return f, unsupported(off, "footer: disk type %d", f.Type)
+	case f.CurrentSize == 0 || f.CurrentSize > maxSize || f.CurrentSize%SectorSize != 0:
+		return f, corrupt(off, "footer: size %d", f.CurrentSize)
 	case f.Type == typeDynamic && (f.DataOffset > 1<<62 || f.DataOffset < footerSize):
-		return f, &FormatError{off, fmt.Sprintf("footer: dynamic header at %#x", f.DataOffset), ErrCorrupt}
+		return f, corrupt(off, "footer: dynamic header at %#x", f.DataOffset)
 	}
 	return f, nil
 }
@@ -137,7 +166,7 @@ func (h *header) encode(dst []byte) {
 // fileSize; it lies at off.
 func decodeHeader(b []byte, off int64, size uint64, fileSize int64) (header, error) {
 	bad := func(format string, args ...any) (header, error) {
-		return header{}, &FormatError{off, "dynamic header: " + fmt.Sprintf(format, args...), ErrCorrupt}
+		return header{}, corrupt(off, "dynamic header: "+format, args...)
 	}
 	switch {
 	case len(b) < headerSize || string(b[:8]) != "cxsparse":
@@ -145,16 +174,16 @@ func decodeHeader(b []byte, off int64, size uint64, fileSize int64) (header, err
 	case be.Uint32(b[36:]) != sum(b[:headerSize], 36):
 		return bad("wrong checksum")
 	case be.Uint32(b[24:])>>16 != 1:
-		return header{}, &FormatError{off, fmt.Sprintf("dynamic header: version %#x", be.Uint32(b[24:])), ErrUnsupported}
+		return header{}, unsupported(off, "dynamic header: version %#x", be.Uint32(b[24:]))
 	}
 	h := header{TableOffset: be.Uint64(b[16:]), Entries: be.Uint32(b[28:]), BlockSize: be.Uint32(b[32:])}
-	if h.BlockSize < sectorSize || h.BlockSize&(h.BlockSize-1) != 0 {
+	if h.BlockSize < SectorSize || h.BlockSize&(h.BlockSize-1) != 0 {
 		return bad("block size %d", h.BlockSize)
 	}
 	need := (size + uint64(h.BlockSize) - 1) / uint64(h.BlockSize)
 	switch {
 	case need > maxEntries:
-		return header{}, &FormatError{off, fmt.Sprintf("dynamic header: %d blocks", need), ErrUnsupported}
+		return header{}, unsupported(off, "dynamic header: %d blocks", need)
 	case need > uint64(h.Entries):
 		return bad("%d table entries for %d blocks", h.Entries, need)
 	case h.TableOffset > uint64(fileSize) || need*4 > uint64(fileSize)-h.TableOffset:
@@ -169,37 +198,11 @@ func readFull(f io.ReaderAt, p []byte, off int64) error {
 		return nil
 	}
 	if err == nil || errors.Is(err, io.EOF) {
-		return &FormatError{off, fmt.Sprintf("file ends within %d bytes to be read", len(p)), ErrCorrupt}
+		return corrupt(off, "file ends within %d bytes to be read", len(p))
 	}
 	return fmt.Errorf("read %d bytes at file offset %#x: %w", len(p), off, err)
 }
 
-// findFooter reads the footer at the file's end, or the copy at its start.
-func findFooter(f block.File, fileSize int64) (footer, error) {
-	b := make([]byte, footerSize)
-	if fileSize < footerSize {
-		return footer{}, &FormatError{0, fmt.Sprintf("file of %d bytes", fileSize), ErrNotVHD}
-	}
-	var first error
-	for _, off := range []int64{fileSize - footerSize, 0} {
-		if err := readFull(f, b, off); err != nil {
-			return footer{}, err
-		}
-		ft, err := decodeFooter(b, off)
-		if err == nil && (off > 0 || ft.Type == typeDynamic) {
-			return ft, nil
-		}
-		if first == nil || errors.Is(first, ErrNotVHD) {
-			first = err
-		}
-		if errors.Is(err, ErrUnsupported) { // valid, but not for us
-			return ft, err
-		}
-	}
-	if first == nil {
-		first = &FormatError{0, "footer of a fixed disk at the start", ErrCorrupt}
-	}
-	return footer{}, first
-}
+func roundUp(v, unit int64) int64 { return (v + unit - 1) / unit * unit }
 
 func isUnsupported(err error) bool { return errors.Is(err, block.ErrNotSupported) }
