@@ -1,30 +1,49 @@
 package block
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 )
 
-// memPage is the unit a MemFile keeps; a page that was never written takes no memory.
-const memPage = 4096
+// memPage is the unit a MemFile keeps; a page that was never written takes no
+// memory. memChunk pages share a map entry.
+const (
+	memPage  = 4096
+	memChunk = 256
+	chunkLen = memPage * memChunk
+)
 
 type page = [memPage]byte
+
+// chunk is a run of a file's pages. A file writes only to chunks that bear its
+// mark, and in them only to pages it owns: the others are shared with snapshots.
+type chunk struct {
+	mark  *mark
+	pages [memChunk]*page
+	owned [memChunk]bool
+}
+
+// mark tells files apart; no two have the same one.
+type mark struct{ _ byte }
 
 // MemFile is a sparse File in memory, a Puncher and an Extenter, for tests and
 // for overlays. Snapshots share its pages until one side writes. All methods may
 // be called concurrently.
 type MemFile struct {
 	mu     sync.RWMutex
-	pages  map[int64]*page // by page number; absent reads as zeroes
-	shared map[int64]bool  // pages a snapshot holds too: copied before a write
+	mark   *mark
+	chunks map[int64]*chunk // by chunk number; what is absent reads as zeroes
 	size   int64
 	closed bool
 }
 
 // NewMemFile returns a file of size zero bytes.
 func NewMemFile(size int64) *MemFile {
-	return &MemFile{pages: map[int64]*page{}, shared: map[int64]bool{}, size: size}
+	return &MemFile{mark: new(mark), chunks: map[int64]*chunk{}, size: size}
 }
 
 // NewMem returns a device of size bytes in memory.
@@ -47,7 +66,7 @@ func (m *MemFile) ReadAt(p []byte, off int64) (int, error) {
 		at := off + int64(done)
 		in := at % memPage
 		c := min(n-done, int(memPage-in))
-		if pg := m.pages[at/memPage]; pg != nil {
+		if pg := m.page(at / memPage); pg != nil {
 			copy(p[done:done+c], pg[in:])
 		} else {
 			clear(p[done : done+c])
@@ -70,11 +89,7 @@ func (m *MemFile) WriteAt(p []byte, off int64) (int, error) {
 	if off > 1<<63-1-int64(len(p)) {
 		return 0, fmt.Errorf("write at %d: %w", off, ErrOutOfRange)
 	}
-	for done := 0; done < len(p); {
-		at := off + int64(done)
-		in := at % memPage
-		done += copy(m.own(at / memPage)[in:], p[done:])
-	}
+	m.put(p, off)
 	m.size = max(m.size, off+int64(len(p)))
 	return len(p), nil
 }
@@ -132,13 +147,25 @@ func (m *MemFile) PunchHole(off, n int64) error {
 // FileExtents implements Extenter, in pages.
 func (m *MemFile) FileExtents(off, n int64, visit func(Extent) error) error {
 	out := NewMerger(visit)
+	m.mu.RLock()
+	present := m.within(off, off+n)
+	m.mu.RUnlock()
+	slices.Sort(present)
 	for end := off + n; off < end; {
-		next := min(end, (off/memPage+1)*memPage)
+		no := off / chunkLen
+		i, found := slices.BinarySearch(present, no)
+		next := end // no chunk from here on
+		switch {
+		case found:
+			next = min(end, (off/memPage+1)*memPage)
+		case i < len(present):
+			next = min(end, present[i]*chunkLen)
+		}
 		m.mu.RLock()
 		err := m.check(off)
-		state := Data
-		if m.pages[off/memPage] == nil {
-			state = Zero
+		state := Zero
+		if found && m.page(off/memPage) != nil {
+			state = Data
 		}
 		m.mu.RUnlock()
 		if err == nil {
@@ -153,66 +180,136 @@ func (m *MemFile) FileExtents(off, n int64, visit func(Extent) error) error {
 }
 
 // Snapshot returns an open file with this one's content at this moment. It
-// costs a map entry a page, no copy.
+// costs a map entry a megabyte, no copy.
 func (m *MemFile) Snapshot() *MemFile {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := &MemFile{size: m.size, pages: make(map[int64]*page, len(m.pages)), shared: make(map[int64]bool, len(m.pages))}
-	for no, pg := range m.pages {
-		s.pages[no] = pg
-		s.shared[no] = true
-		m.shared[no] = true
+	m.mark = new(mark) // what there is belongs to neither
+	return &MemFile{size: m.size, mark: new(mark), chunks: maps.Clone(m.chunks)}
+}
+
+// Equal tells whether both files have the same size and content. What they share
+// as snapshots of each other is not looked at.
+func (m *MemFile) Equal(o *MemFile) bool {
+	a, b := m.Snapshot(), o.Snapshot()
+	if a.size != b.size {
+		return false
 	}
-	return s
+	for no := range union(a.chunks, b.chunks) {
+		if a.chunks[no] == b.chunks[no] {
+			continue
+		}
+		for i := no * memChunk; i < (no+1)*memChunk; i++ {
+			if !equalPages(a.page(i), b.page(i)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func union(a, b map[int64]*chunk) map[int64]*chunk {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
+
+func equalPages(a, b *page) bool {
+	switch {
+	case a == b:
+		return true
+	case a == nil:
+		return IsZero(b[:])
+	case b == nil:
+		return IsZero(a[:])
+	}
+	return bytes.Equal(a[:], b[:])
+}
+
+// page returns a page for reading, nil if it is all zero.
+func (m *MemFile) page(no int64) *page {
+	if c := m.chunks[no/memChunk]; c != nil {
+		return c.pages[no%memChunk]
+	}
+	return nil
+}
+
+// chunk returns a chunk that may be written.
+func (m *MemFile) chunk(no int64) *chunk {
+	c := m.chunks[no]
+	switch {
+	case c == nil:
+		c = &chunk{mark: m.mark}
+	case c.mark != m.mark:
+		c = &chunk{mark: m.mark, pages: c.pages}
+	default:
+		return c
+	}
+	m.chunks[no] = c
+	return c
 }
 
 // own returns a page that may be written.
 func (m *MemFile) own(no int64) *page {
-	pg := m.pages[no]
-	switch {
-	case pg == nil:
-		pg = new(page)
-	case m.shared[no]:
-		c := *pg
-		pg = &c
-		delete(m.shared, no)
-	default:
-		return pg
+	c, i := m.chunk(no/memChunk), no%memChunk
+	if !c.owned[i] {
+		pg := new(page)
+		if old := c.pages[i]; old != nil {
+			*pg = *old
+		}
+		c.pages[i], c.owned[i] = pg, true
 	}
-	m.pages[no] = pg
-	return pg
+	return c.pages[i]
 }
 
-// zero drops whole pages of [off, end) and clears the rest.
-func (m *MemFile) zero(off, end int64) {
-	drop := func(no int64) {
-		delete(m.pages, no)
-		delete(m.shared, no)
+// put writes p at off, which may lie past the end of the file.
+func (m *MemFile) put(p []byte, off int64) {
+	for len(p) > 0 {
+		n := copy(m.own(off / memPage)[off%memPage:], p)
+		p, off = p[n:], off+int64(n)
 	}
-	first, last := (off+memPage-1)/memPage, end/memPage // whole pages [first, last)
-	if last-first > int64(len(m.pages)) {
-		for no := range m.pages {
-			if no >= first && no < last {
-				drop(no)
+}
+
+// zero drops whole chunks and pages of [off, end) and clears the rest.
+func (m *MemFile) zero(off, end int64) {
+	for _, no := range m.within(off, end) {
+		from, to := max(off, no*chunkLen), min(end, (no+1)*chunkLen)
+		if to-from == chunkLen {
+			delete(m.chunks, no)
+			continue
+		}
+		for from < to {
+			next := min(to, (from/memPage+1)*memPage)
+			switch i := from / memPage % memChunk; {
+			case m.page(from/memPage) == nil:
+			case next-from == memPage:
+				c := m.chunk(no)
+				c.pages[i], c.owned[i] = nil, false
+			default:
+				clear(m.own(from / memPage)[from%memPage : from%memPage+next-from])
+			}
+			from = next
+		}
+	}
+}
+
+// within returns the numbers of the chunks that have something in [off, end).
+func (m *MemFile) within(off, end int64) []int64 {
+	var nos []int64
+	if (end-off)/chunkLen > int64(len(m.chunks)) {
+		for no := range m.chunks {
+			if no*chunkLen < end && (no+1)*chunkLen > off {
+				nos = append(nos, no)
 			}
 		}
-	} else {
-		for no := first; no < last; no++ {
-			drop(no)
+		return nos
+	}
+	for no := off / chunkLen; no*chunkLen < end; no++ {
+		if m.chunks[no] != nil {
+			nos = append(nos, no)
 		}
 	}
-	clearPart := func(from, to int64) {
-		if from < to && m.pages[from/memPage] != nil {
-			in := from % memPage
-			clear(m.own(from / memPage)[in : in+to-from])
-		}
-	}
-	if first > last { // both ends in one page
-		clearPart(off, end)
-		return
-	}
-	clearPart(off, first*memPage)
-	clearPart(last*memPage, end)
+	return nos
 }
 
 func (m *MemFile) check(off int64) error {

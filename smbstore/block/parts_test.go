@@ -146,61 +146,6 @@ func TestRangeLock(t *testing.T) {
 	l.Unlock(h)
 }
 
-// TestPowerCut: what was synced is always there; of the rest any 512-byte sector
-// may or may not be; sizes likewise. And cuts do differ.
-func TestPowerCut(t *testing.T) {
-	p := block.NewPowerCut(block.NewMemFile(4096))
-	write := func(b byte, off int64, n int) {
-		_, err := p.WriteAt(bytes.Repeat([]byte{b}, n), off)
-		must(t, err)
-	}
-	write(1, 0, 8192)
-	must(t, p.Sync())
-	write(2, 1024, 2048)
-	must(t, p.PunchHole(4096, 1024))
-	must(t, p.Truncate(20000))
-	write(3, 12288, 512)
-	seen := map[string]int{}
-	for seed := range uint64(400) {
-		f := p.Cut(rand.New(rand.NewPCG(seed, 0)))
-		again := p.Cut(rand.New(rand.NewPCG(seed, 0)))
-		size, _ := f.Size()
-		got, twice := make([]byte, size), make([]byte, size)
-		_, err := f.ReadAt(got, 0)
-		must(t, err)
-		_, err = again.ReadAt(twice, 0)
-		if err != nil || !bytes.Equal(got, twice) {
-			t.Fatalf("seed %d gives two files (%v)", seed, err)
-		}
-		if size != 8192 && size != 12800 && size != 20000 {
-			t.Fatalf("seed %d: size %d", seed, size)
-		}
-		key := []byte{byte(size >> 12)}
-		for s := int64(0); s < size; s += 512 {
-			sector := got[s:min(s+512, size)]
-			may := []byte{1}
-			switch {
-			case s >= 1024 && s < 3072:
-				may = []byte{1, 2}
-			case s >= 4096 && s < 5120:
-				may = []byte{1, 0}
-			case s == 12288:
-				may = []byte{0, 3}
-			case s >= 8192:
-				may = []byte{0}
-			}
-			if !bytes.Equal(sector, bytes.Repeat(sector[:1], len(sector))) || !bytes.Contains(may, sector[:1]) {
-				t.Fatalf("seed %d: sector at %d holds %d, may hold %d", seed, s, sector[0], may)
-			}
-			key = append(key, sector[0])
-		}
-		seen[string(key)]++
-	}
-	if len(seen) < 50 {
-		t.Errorf("400 cuts left only %d different files", len(seen))
-	}
-}
-
 // TestRawFailsForGood: after a failed sync nothing is promised any more.
 func TestRawFailsForGood(t *testing.T) {
 	ctx := context.Background()

@@ -5,36 +5,97 @@ import (
 	"sync"
 )
 
-// cutSector is the unit a disk writes whole even when power fails.
-const cutSector = 512
+// PowerSupply feeds files in memory that know what of them is on stable storage,
+// and whose power fails at the same moment. All methods may be called concurrently.
+type PowerSupply struct {
+	mu    sync.Mutex // guards the files too, so that a cut finds all of them at one moment
+	files []*PowerCut
+	watch func()
+}
+
+// NewPowerSupply returns a supply without files.
+func NewPowerSupply() *PowerSupply { return &PowerSupply{} }
+
+// Plug adds a file with f's content, all of it stable. f itself is not changed.
+func (s *PowerSupply) Plug(f *MemFile) *PowerCut {
+	p := &PowerCut{supply: s, live: f.Snapshot(), stable: f.Snapshot()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, p)
+	return p
+}
+
+// Unplug takes a file away: later cuts pass it over.
+func (s *PowerSupply) Unplug(p *PowerCut) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, f := range s.files {
+		if f == p {
+			s.files = append(s.files[:i:i], s.files[i+1:]...)
+			return
+		}
+	}
+}
+
+// Watch has fn called before every change and Sync of any file, without locks
+// held, so that it may Cut in the middle of what a format does. Set it before use.
+func (s *PowerSupply) Watch(fn func()) { s.watch = fn }
+
+// Do makes a change that is none of a file's, of a folder's names say, as the
+// files' own are made: watched before, and not in the middle of a cut.
+func (s *PowerSupply) Do(change func() error) error {
+	if s.watch != nil {
+		s.watch()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return change()
+}
+
+// Cut returns each file as a loss of power now may leave it: everything synced,
+// and of the changes since any subset, in any order, torn at 512 bytes. at, if
+// not nil, is called at the same moment. Equal states and random sources give
+// equal files. The files go on unharmed.
+func (s *PowerSupply) Cut(rnd *rand.Rand, at func()) map[*PowerCut]*MemFile {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[*PowerCut]*MemFile, len(s.files))
+	for _, p := range s.files {
+		out[p] = p.leave(rnd)
+	}
+	if at != nil {
+		at()
+	}
+	return out
+}
 
 // PowerCut is a File in memory that knows what of it is on stable storage. Reads
-// see every write; Cut makes the file as a loss of power at this moment may
+// see every write; a cut makes the file as a loss of power at this moment may
 // leave it. All methods may be called concurrently.
 type PowerCut struct {
-	mu      sync.Mutex
+	supply  *PowerSupply
 	live    *MemFile // what reads see
 	stable  *MemFile // what the last Sync made safe
 	pending []cutOp  // since the last Sync, in order
-	watch   func()
+	synced  int64    // changes that came before pending
 }
 
-// cutOp is one change that no Sync has covered.
-type cutOp struct {
-	kind OpKind // OpWrite, OpZero or OpTruncate
-	off  int64
-	data []byte // OpWrite
-	n    int64  // OpZero: length; OpTruncate: the old size, off being the new one
+// NewPowerCut returns a file that has its power for itself. It starts from f's
+// content, all of it stable. f itself is not changed.
+func NewPowerCut(f *MemFile) *PowerCut { return NewPowerSupply().Plug(f) }
+
+// Watch is PowerSupply.Watch.
+func (p *PowerCut) Watch(fn func()) { p.supply.Watch(fn) }
+
+// Cut is PowerSupply.Cut of this file alone.
+func (p *PowerCut) Cut(rnd *rand.Rand) *MemFile {
+	p.supply.mu.Lock()
+	defer p.supply.mu.Unlock()
+	return p.leave(rnd)
 }
 
-// NewPowerCut starts from f's content, all of it stable. f itself is not changed.
-func NewPowerCut(f *MemFile) *PowerCut {
-	return &PowerCut{live: f.Snapshot(), stable: f.Snapshot()}
-}
-
-// Watch has fn called before every change and Sync, without locks held, so that
-// it may Cut in the middle of what a format does. Set it before use.
-func (p *PowerCut) Watch(fn func()) { p.watch = fn }
+// Image returns the file as reads see it.
+func (p *PowerCut) Image() *MemFile { return p.live.Snapshot() }
 
 // ReadAt implements File.
 func (p *PowerCut) ReadAt(b []byte, off int64) (int, error) { return p.live.ReadAt(b, off) }
@@ -49,8 +110,8 @@ func (p *PowerCut) FileExtents(off, n int64, visit func(Extent) error) error {
 
 // WriteAt implements File.
 func (p *PowerCut) WriteAt(b []byte, off int64) (int, error) {
-	data := append([]byte(nil), b...)
-	return len(b), p.record(cutOp{kind: OpWrite, off: off, data: data}, func() error {
+	op := cutOp{kind: OpWrite, off: off, data: append([]byte(nil), b...)}
+	return len(b), p.change(op, func() error {
 		_, err := p.live.WriteAt(b, off)
 		return err
 	})
@@ -58,96 +119,52 @@ func (p *PowerCut) WriteAt(b []byte, off int64) (int, error) {
 
 // PunchHole implements Puncher.
 func (p *PowerCut) PunchHole(off, n int64) error {
-	return p.record(cutOp{kind: OpZero, off: off, n: n}, func() error { return p.live.PunchHole(off, n) })
+	return p.change(cutOp{kind: OpZero, off: off, n: n}, func() error { return p.live.PunchHole(off, n) })
 }
 
 // Truncate implements File.
 func (p *PowerCut) Truncate(size int64) error {
-	old, err := p.live.Size()
-	if err != nil {
-		return err
-	}
-	return p.record(cutOp{kind: OpTruncate, off: size, n: old}, func() error { return p.live.Truncate(size) })
+	return p.change(cutOp{kind: OpTruncate, off: size}, func() error { return p.live.Truncate(size) })
 }
 
-// Sync implements File.
+// Sync implements File. It covers the changes that were there when it was
+// called: what comes while it is under way stays at risk.
 func (p *PowerCut) Sync() error {
-	if p.watch != nil {
-		p.watch()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.live.Sync(); err != nil {
-		return err
-	}
-	p.stable, p.pending = p.live.Snapshot(), nil
-	return nil
+	p.supply.mu.Lock()
+	covered := p.synced + int64(len(p.pending))
+	p.supply.mu.Unlock()
+	return p.supply.Do(func() error {
+		if err := p.live.Sync(); err != nil {
+			return err
+		}
+		n := max(covered-p.synced, 0) // another Sync may have been faster
+		for _, op := range p.pending[:n] {
+			op.repeat(p.stable)
+		}
+		p.pending, p.synced = p.pending[n:len(p.pending):len(p.pending)], p.synced+n
+		return nil
+	})
 }
 
 // Close implements File. It makes nothing stable, and Cut works after it.
 func (p *PowerCut) Close() error { return nil }
 
-func (p *PowerCut) record(op cutOp, do func() error) error {
-	if p.watch != nil {
-		p.watch()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := do(); err != nil {
-		return err
-	}
-	p.pending = append(p.pending, op)
-	return nil
-}
-
-// Cut returns the file as a loss of power now may leave it: everything synced,
-// and of the changes since any subset, in any order, torn at 512 bytes. Equal
-// states and random sources give equal files. The PowerCut goes on unharmed.
-func (p *PowerCut) Cut(rnd *rand.Rand) *MemFile {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := p.stable.Snapshot()
-	ops := append([]cutOp(nil), p.pending...)
-	if rnd.IntN(3) == 0 {
-		rnd.Shuffle(len(ops), func(i, j int) { ops[i], ops[j] = ops[j], ops[i] })
-	}
-	// How much got through differs from cut to cut: nearly nothing to nearly all.
-	through := []float64{0, 0.1, 0.5, 0.9, 1}[rnd.IntN(5)]
-	for _, op := range ops {
-		torn := rnd.IntN(2) == 0
-		if !torn && rnd.Float64() >= through {
-			continue
+func (p *PowerCut) change(op cutOp, do func() error) error {
+	return p.supply.Do(func() error {
+		before, err := p.live.Size()
+		if err == nil {
+			err = do()
 		}
-		persist(out, op, func() bool { return !torn || rnd.Float64() < through })
-	}
-	return out
-}
-
-// persist applies those sectors of op that keep picks. Errors cannot happen: the
-// same change went well on the live file.
-func persist(f *MemFile, op cutOp, keep func() bool) {
-	if op.kind == OpTruncate {
-		size, _ := f.Size()
-		if !keep() || (op.off > op.n) != (op.off > size) {
-			return // lost, or overtaken by one that came later
+		if err != nil {
+			return err
 		}
-		_ = f.Truncate(op.off)
-		return
-	}
-	n := max(op.n, int64(len(op.data)))
-	unit := int64(cutSector)
-	if n > 1<<20 {
-		unit = 1 << 16 // large ranges in coarser pieces, for speed
-	}
-	for done := int64(0); done < n; {
-		c := min(n-done, unit-(op.off+done)%unit)
-		if keep() {
-			if op.kind == OpZero {
-				_ = f.PunchHole(op.off+done, c)
-			} else {
-				_, _ = f.WriteAt(op.data[done:done+c], op.off+done)
-			}
+		switch op.kind {
+		case OpWrite:
+			op.size, op.grow = op.off+int64(len(op.data)), true
+		case OpTruncate:
+			op.size, op.grow, op.shrink = op.off, op.off > before, op.off < before
 		}
-		done += c
-	}
+		p.pending = append(p.pending, op)
+		return nil
+	})
 }
