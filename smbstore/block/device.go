@@ -96,6 +96,15 @@ type Device interface {
 	Close() error
 }
 
+// Layered is a Device that is one image of a chain of differencing disks. Its
+// reads, writes and Extents are of the whole chain, from this image on down.
+type Layered interface {
+	Device
+	// LayerExtents is Extents of this image alone: what it lacks, and its parent
+	// has to tell, is Unallocated.
+	LayerExtents(ctx context.Context, off, n int64, visit func(Extent) error) error
+}
+
 // File is what a disk format lies in: a file on a share or a local one. Methods
 // may be called concurrently. *os.File fits but for Size; Local adapts one.
 type File interface {

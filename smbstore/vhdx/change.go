@@ -33,20 +33,18 @@ func (d *Disk) fail(err error) error {
 
 // allocate gives a block room and writes p at in of it, zeroes around; p may be
 // empty. The caller holds the block's lock alone.
-func (d *Disk) allocate(blk int64, old batEntry, p []byte, in int64) (full bool, err error) {
+func (d *Disk) allocate(ctx context.Context, blk int64, old batEntry, p []byte, in int64) error {
 	off, zeroed, err := d.space.alloc(d.blockSize)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := d.fill(off, zeroed, p, in); err != nil {
-		d.space.release(room{off, d.blockSize})
-		return false, err
+	if err = d.fill(off, zeroed, p, in); err == nil {
+		err = d.setEntry(ctx, blk, makeEntry(statePresent, off), d.givenUp(old))
 	}
-	full, err = d.bat.set(blk, makeEntry(statePresent, off), d.givenUp(old))
 	if err != nil {
 		d.space.release(room{off, d.blockSize})
 	}
-	return full, err
+	return err
 }
 
 // fill writes a new block's content.
@@ -80,7 +78,7 @@ func (d *Disk) zeroFile(off, n int64, unmap bool) error {
 // What an entry that is not present points to may be another's by now: it is not
 // used again before the next Open has seen that it is free.
 func (d *Disk) givenUp(e batEntry) room {
-	if e.state() != statePresent || d.im.checkPlace(e.offset(), d.space.fileSize.Load()) != nil {
+	if e.state() != statePresent || checkPlace(d.geo.Load().spans, e.offset(), d.blockSize, d.space.fileSize.Load()) != nil {
 		return room{}
 	}
 	return room{e.offset(), d.blockSize}
@@ -88,57 +86,57 @@ func (d *Disk) givenUp(e batEntry) room {
 
 // whole tells whether [in, in+n) is all of a block that belongs to the disk.
 func (d *Disk) whole(blk, in, n int64) bool {
-	return in == 0 && n == min(d.blockSize, d.size-blk*d.blockSize)
+	return in == 0 && n == min(d.blockSize, d.Size()-blk*d.blockSize)
 }
 
-func (d *Disk) zeroBlock(blk, in, n int64, keep bool) (full bool, err error) {
+func (d *Disk) zeroBlock(ctx context.Context, blk, in, n int64, keep bool) error {
 	l := &d.stripes[blk%stripes]
 	l.Lock()
 	defer l.Unlock()
 	e, err := d.lookup(blk)
 	if err != nil {
-		return false, err
+		return err
 	}
 	fixed := d.im.params.LeaveAllocated
 	present := e.state() == statePresent
 	switch {
 	case !present && keep:
-		return d.allocate(blk, e, nil, 0)
+		return d.allocate(ctx, blk, e, nil, 0)
 	case present && !keep && !fixed && d.whole(blk, in, n):
-		return d.bat.set(blk, makeEntry(stateZero, 0), d.givenUp(e))
+		return d.setEntry(ctx, blk, makeEntry(stateZero, 0), d.givenUp(e))
 	case present:
-		return false, d.zeroFile(e.offset()+in, n, !keep && !fixed)
+		return d.zeroFile(e.offset()+in, n, !keep && !fixed)
 	case (e.state() == stateUndefined || e.state() == stateUnmapped) && d.whole(blk, in, n):
 		// It reads as zeroes here, but another implementation may see otherwise.
-		return d.bat.set(blk, makeEntry(stateZero, 0), d.givenUp(e))
+		return d.setEntry(ctx, blk, makeEntry(stateZero, 0), d.givenUp(e))
 	}
-	return false, nil
+	return nil
 }
 
-func (d *Disk) trimBlock(blk, in, n int64) (full bool, err error) {
+func (d *Disk) trimBlock(ctx context.Context, blk, in, n int64) error {
 	l := &d.stripes[blk%stripes]
 	l.Lock()
 	defer l.Unlock()
 	e, err := d.lookup(blk)
 	if err != nil || e.state() != statePresent || d.im.params.LeaveAllocated {
-		return false, err
+		return err
 	}
 	if d.whole(blk, in, n) {
-		return d.bat.set(blk, makeEntry(stateUnmapped, 0), d.givenUp(e))
+		return d.setEntry(ctx, blk, makeEntry(stateUnmapped, 0), d.givenUp(e))
 	}
 	p, ok := d.own.(block.Puncher)
 	if !ok {
-		return false, nil
+		return nil
 	}
 	if err := p.PunchHole(e.offset()+in, n); err != nil && !isUnsupported(err) {
-		return false, fmt.Errorf("trim at file offset %#x: %w", e.offset()+in, err)
+		return fmt.Errorf("trim at file offset %#x: %w", e.offset()+in, err)
 	}
-	return false, nil
+	return nil
 }
 
 // Flush implements block.Device.
 func (d *Disk) Flush(ctx context.Context) error {
-	if err := d.check(ctx, 0, 0); err != nil || d.ro {
+	if err := d.check(ctx, 0, 0); err != nil || d.ro || sabotaged("flush-swallowed") {
 		return err
 	}
 	return d.flush(ctx)
@@ -167,9 +165,6 @@ func (d *Disk) flush(ctx context.Context) error {
 
 func (d *Disk) flushLocked() error {
 	d.started.Add(1)
-	if sabotaged("flush-swallowed") {
-		return nil
-	}
 	if err := d.commit(); err != nil {
 		return d.fail(err)
 	}
@@ -177,39 +172,30 @@ func (d *Disk) flushLocked() error {
 	return nil
 }
 
-// commit makes data stable, then what the BAT says of it (MS-VHDX 2.3).
+// commit makes data stable, then the metadata that tells of it, in one log
+// sequence (MS-VHDX 2.3).
 func (d *Disk) commit() error {
-	t := d.bat.take()
+	t := d.meta.take()
 	flushed, last := d.space.fileSize.Load(), d.space.used()
-	// Stable from here on: data and zeroes of the blocks in t, the file's size,
-	// and the pages that the last commit wrote in their places.
+	// Stable from here on: data and zeroes of the blocks t tells of, the file's
+	// size, and the pages that the last commit wrote in their places.
 	if !sabotaged("data-after-bat") || len(t.pages) == 0 {
 		if err := d.own.Sync(); err != nil {
 			return fmt.Errorf("flush data: %w", err)
 		}
 	}
-	for from := 0; from < len(t.pages); from += d.log.limit {
-		to := min(from+d.log.limit, len(t.pages))
-		if from > 0 { // the sequence before this one goes out of use
-			if err := d.own.Sync(); err != nil {
-				return fmt.Errorf("flush block allocation table: %w", err)
-			}
-		}
-		if err := d.commitPages(t.pages[from:to], t.images[from:to], flushed, last); err != nil {
+	if len(t.updates) > 0 {
+		if err := d.commitPages(t.updates, flushed, last); err != nil {
 			return err
 		}
 	}
-	d.bat.release(t)
+	d.meta.release(t)
 	d.space.release(t.freed...)
 	return nil
 }
 
-// commitPages takes pages of the BAT through the log to their places.
-func (d *Disk) commitPages(pages []int64, images [][]byte, flushed, last int64) error {
-	updates := make([]update, len(pages))
-	for i, no := range pages {
-		updates[i] = update{Offset: d.bat.pageOffset(no), Data: images[i]}
-	}
+// commitPages takes pages of metadata through the log to their places.
+func (d *Disk) commitPages(updates []update, flushed, last int64) error {
 	if !sabotaged("log-entry-skipped") {
 		if err := d.log.write(updates, flushed, last); err != nil {
 			return err
@@ -225,7 +211,7 @@ func (d *Disk) commitPages(pages []int64, images [][]byte, flushed, last int64) 
 	}
 	for _, u := range updates {
 		if _, err := d.own.WriteAt(u.Data, u.Offset); err != nil {
-			return fmt.Errorf("write block allocation table at %#x: %w", u.Offset, err)
+			return fmt.Errorf("write metadata at %#x: %w", u.Offset, err)
 		}
 	}
 	return nil
@@ -262,7 +248,7 @@ func (d *Disk) finish() error {
 	}
 	if d.inUse {
 		if err := d.own.Sync(); err != nil {
-			return fmt.Errorf("flush block allocation table: %w", err)
+			return fmt.Errorf("flush metadata: %w", err)
 		}
 		if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
 			return err

@@ -17,16 +17,17 @@ const stripes = 256
 // concurrently.
 //
 // A request holds its block's lock, shared; one that gives a block room or takes
-// it away holds it alone. Lock order: stripes (one at a time; all by Close),
-// flushMu, then bat.mu, space.mu or hdr.mu (none inside another).
+// it away holds it alone. Lock order: stripes (one at a time; all, in order, by
+// Close and quiesce), flushMu, then meta.mu, space.mu or hdr.mu (none inside another).
 type Disk struct {
 	im        *image
 	f         block.File // what is read: own, or an overlay of it
 	own       block.File // what is written and closed
 	ro        bool
-	size      int64
 	blockSize int64
-	bat       *bat
+	ratio     int64 // payload blocks a sector bitmap block stands for
+	geo       atomic.Pointer[geometry]
+	meta      *metaCache
 	space     space
 	hdr       headerWriter
 	stripes   [stripes]sync.RWMutex
@@ -42,7 +43,7 @@ type Disk struct {
 }
 
 // Size implements block.Device.
-func (d *Disk) Size() int64 { return d.size }
+func (d *Disk) Size() int64 { return d.geo.Load().size }
 
 // Geometry implements block.Device.
 func (d *Disk) Geometry() block.Geometry {
@@ -89,36 +90,33 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64, flags block.Wri
 	if err := d.checkWrite(ctx, off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
 	}
-	full := false
 	for len(p) > 0 {
 		blk, in := off/d.blockSize, off%d.blockSize
 		n := min(int64(len(p)), d.blockSize-in)
-		f, err := d.writeBlock(p[:n], blk, in)
-		if err != nil {
+		if err := d.writeBlock(ctx, p[:n], blk, in); err != nil {
 			return err
 		}
-		full = full || f
 		p, off = p[n:], off+n
 	}
-	return d.settle(ctx, full, flags)
+	return d.settle(ctx, flags)
 }
 
-func (d *Disk) writeBlock(p []byte, blk, in int64) (full bool, err error) {
+func (d *Disk) writeBlock(ctx context.Context, p []byte, blk, in int64) error {
 	l := &d.stripes[blk%stripes]
 	done, err := d.writeInPlace(l, p, blk, in)
 	if done || err != nil {
-		return false, err
+		return err
 	}
 	l.Lock()
 	defer l.Unlock()
 	e, err := d.lookup(blk)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if e.state() == statePresent { // somebody was faster
-		return false, d.writeFile(p, e.offset()+in)
+		return d.writeFile(p, e.offset()+in)
 	}
-	return d.allocate(blk, e, p, in)
+	return d.allocate(ctx, blk, e, p, in)
 }
 
 // writeInPlace writes to a block that has room; done is false if it has none.
@@ -143,51 +141,40 @@ func (d *Disk) writeFile(p []byte, off int64) error {
 // unless NoUnmap is set; a fixed one keeps its room.
 func (d *Disk) WriteZeroes(ctx context.Context, off, n int64, flags block.WriteFlags) error {
 	keep := flags&block.NoUnmap != 0
-	full, err := d.eachBlock(ctx, off, n, func(blk, in, n int64) (bool, error) { return d.zeroBlock(blk, in, n, keep) })
+	err := d.eachBlock(ctx, off, n, func(blk, in, n int64) error { return d.zeroBlock(ctx, blk, in, n, keep) })
 	if err != nil || n == 0 {
 		return err
 	}
-	return d.settle(ctx, full, flags)
+	return d.settle(ctx, flags)
 }
 
 // Trim implements block.Device: whole blocks of a dynamic disk are unmapped,
 // parts of them are punched out of the file where it can.
 func (d *Disk) Trim(ctx context.Context, off, n int64) error {
-	full, err := d.eachBlock(ctx, off, n, d.trimBlock)
-	if err != nil {
-		return err
-	}
-	return d.settle(ctx, full, 0)
+	return d.eachBlock(ctx, off, n, func(blk, in, n int64) error { return d.trimBlock(ctx, blk, in, n) })
 }
 
-// eachBlock splits a change into blocks; full tells that a flush is due.
-func (d *Disk) eachBlock(ctx context.Context, off, n int64, do func(blk, in, n int64) (bool, error)) (full bool, err error) {
+// eachBlock splits a change into blocks.
+func (d *Disk) eachBlock(ctx context.Context, off, n int64, do func(blk, in, n int64) error) error {
 	if err := d.checkWrite(ctx, off, n); err != nil {
-		return false, err
+		return err
 	}
 	for n > 0 {
 		blk, in := off/d.blockSize, off%d.blockSize
 		c := min(n, d.blockSize-in)
-		f, err := do(blk, in, c)
-		if err != nil {
-			return full, err
-		}
-		if full = full || f; full { // a range of many blocks must not gather without bound
-			if err := d.flush(ctx); err != nil {
-				return full, err
-			}
-			full = false
+		if err := do(blk, in, c); err != nil {
+			return err
 		}
 		if err := ctx.Err(); err != nil {
-			return full, err
+			return err
 		}
 		off, n = off+c, n-c
 	}
-	return full, nil
+	return nil
 }
 
-func (d *Disk) settle(ctx context.Context, full bool, flags block.WriteFlags) error {
-	if full || flags&block.FUA != 0 {
+func (d *Disk) settle(ctx context.Context, flags block.WriteFlags) error {
+	if flags&block.FUA != 0 {
 		return d.flush(ctx)
 	}
 	return nil
@@ -261,21 +248,27 @@ func (d *Disk) lookup(blk int64) (batEntry, error) {
 	if d.closed.Load() {
 		return 0, block.ErrClosed
 	}
-	e, err := d.bat.get(blk)
+	g := d.geo.Load()
+	if blk*d.blockSize >= g.size { // cut off since the request was checked
+		return 0, block.ErrOutOfRange
+	}
+	at := g.bat + d.batIndex(blk)*8
+	w, err := d.meta.word(at)
 	if err != nil {
 		return 0, err
 	}
+	e := batEntry(w)
 	switch e.state() {
 	case stateNotPresent, stateUndefined, stateZero, stateUnmapped:
 		return e, nil
 	case statePresent:
-		err := d.im.checkPlace(e.offset(), d.space.fileSize.Load())
+		err := checkPlace(g.spans, e.offset(), d.blockSize, d.space.fileSize.Load())
 		if err == nil {
 			return e, nil
 		}
-		return 0, corrupt(d.bat.off+d.bat.index(blk)*8, "BAT entry of block %d: its place %#x %v", blk, e.offset(), err)
+		return 0, corrupt(at, "BAT entry of block %d: its place %#x %v", blk, e.offset(), err)
 	}
-	return 0, corrupt(d.bat.off+d.bat.index(blk)*8, "BAT entry of block %d: state %d", blk, e.state())
+	return 0, corrupt(at, "BAT entry of block %d: state %d", blk, e.state())
 }
 
 func (d *Disk) check(ctx context.Context, off, n int64) error {
@@ -285,7 +278,7 @@ func (d *Disk) check(ctx context.Context, off, n int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return block.CheckRange(d.size, off, n)
+	return block.CheckRange(d.Size(), off, n)
 }
 
 // checkWrite is check for a change. The first one of a session goes to the

@@ -294,7 +294,7 @@ func TestBATPaging(t *testing.T) {
 	f := block.NewMemFile(0)
 	d, err := Create(noClose{f}, CreateOptions{Size: 64 << 40, BlockSize: mib, LogicalSectorSize: 4096})
 	must(t, err)
-	d.bat.maxKeep = 5
+	d.meta.keep = 5
 	rnd := rand.New(rand.NewPCG(1, 1))
 	want := map[int64]byte{}
 	for i := range 400 {
@@ -313,7 +313,7 @@ func TestBATPaging(t *testing.T) {
 	must(t, d.Close())
 	d, err = Open(noClose{f}, OpenOptions{})
 	must(t, err)
-	d.bat.maxKeep = 5
+	d.meta.keep = 5
 	for blk, b := range want {
 		got := make([]byte, 1)
 		must(t, d.ReadAt(ctx, got, blk*mib+5))
@@ -321,7 +321,7 @@ func TestBATPaging(t *testing.T) {
 			t.Errorf("block %d holds %d, want %d", blk, got[0], b)
 		}
 	}
-	if n := len(d.bat.loaded); n > 5 {
+	if n := len(d.meta.pages); n > 5 {
 		t.Errorf("%d pages are kept", n)
 	}
 	must(t, d.Close())

@@ -129,22 +129,26 @@ func (im *image) loadMetadata() error {
 	return nil
 }
 
-// checkPlace tells why a block cannot lie at off, nil if it can.
+// checkPlace tells why a payload block cannot lie at off, nil if it can.
 func (im *image) checkPlace(off, fileSize int64) error {
-	n := int64(im.params.BlockSize)
+	return checkPlace(im.spans, off, int64(im.params.BlockSize), fileSize)
+}
+
+// checkPlace tells why n bytes cannot lie at off beside spans, nil if they can.
+func checkPlace(spans []span, off, n, fileSize int64) error {
 	if off < sectionEnd || off > fileSize-n {
 		return errors.New("lies outside the file")
 	}
 	// spans are few and sorted; the last that begins before the block's end decides.
-	lo, hi := 0, len(im.spans)
+	lo, hi := 0, len(spans)
 	for lo < hi {
-		if mid := (lo + hi) / 2; im.spans[mid].off < off+n {
+		if mid := (lo + hi) / 2; spans[mid].off < off+n {
 			lo = mid + 1
 		} else {
 			hi = mid
 		}
 	}
-	if s := im.spans[lo-1]; s.off+s.n > off { // the header section begins at 0: lo > 0
+	if s := spans[lo-1]; s.off+s.n > off { // the header section begins at 0: lo > 0
 		return fmt.Errorf("overlaps the %s", s.what)
 	}
 	return nil

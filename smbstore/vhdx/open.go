@@ -12,6 +12,10 @@ type OpenOptions struct {
 	// ReadOnly leaves the file as it is; a log that waits for its replay is
 	// replayed in memory.
 	ReadOnly bool
+	// CachePages is how many pages of metadata, 4 KiB each, are kept in memory; 0
+	// is 8192, fewer than 64 are 64. Pages that wait for a flush come on top: 120
+	// for a log of 1 MiB.
+	CachePages int
 }
 
 // maxScan is the largest BAT that is read whole when a disk is opened for
@@ -27,7 +31,7 @@ func Open(f block.File, opts OpenOptions) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newDisk(im, f, opts.ReadOnly)
+	d := newDisk(im, f, opts)
 	if opts.ReadOnly {
 		return d, nil
 	}
@@ -49,14 +53,15 @@ func Open(f block.File, opts OpenOptions) (*Disk, error) {
 	return d, nil
 }
 
-func newDisk(im *image, f block.File, readOnly bool) *Disk {
+func newDisk(im *image, f block.File, opts OpenOptions) *Disk {
 	d := &Disk{
-		im: im, f: im.f, own: f, ro: readOnly,
-		size: int64(im.params.VirtualSize), blockSize: int64(im.params.BlockSize),
-		bat: newBAT(im.f, int64(im.bat.Offset), &im.params),
+		im: im, f: im.f, own: f, ro: opts.ReadOnly,
+		blockSize: int64(im.params.BlockSize), ratio: im.params.chunkRatio(),
 		log: newLogWriter(f, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)),
 		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot},
 	}
+	d.meta = newMetaCache(im.f, opts.CachePages, d.log.limit)
+	d.geo.Store(&geometry{size: int64(im.params.VirtualSize), bat: int64(im.bat.Offset), spans: im.spans})
 	d.space.f = f
 	d.space.fileSize.Store(im.fileSize)
 	d.space.end = roundUp(im.fileSize, mib)
@@ -84,14 +89,14 @@ func (d *Disk) replay() error {
 		return err
 	}
 	d.space.fileSize.Store(size)
-	d.f, d.bat.f, d.im.f, d.im.seq = d.own, d.own, d.own, nil
+	d.f, d.meta.f, d.im.f, d.im.seq = d.own, d.own, d.own, nil
 	return nil
 }
 
 // scan finds what of the file is in use, and refuses to write to a disk two of
 // whose blocks share room.
 func (d *Disk) scan() error {
-	if d.bat.count*8 > maxScan || d.im.params.LeaveAllocated {
+	if d.im.params.batEntries()*8 > maxScan || d.im.params.LeaveAllocated {
 		return nil
 	}
 	u := newUsage(d.im.fileSize)
