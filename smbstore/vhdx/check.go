@@ -38,9 +38,11 @@ type Finding struct {
 type Report struct {
 	Info      Info      `json:"info"` // zero if the structures cannot be read
 	Findings  []Finding `json:"findings"`
-	More      int64     `json:"more"`      // findings left out
-	Allocated int64     `json:"allocated"` // blocks that have room
-	Leaked    int64     `json:"leaked"`    // bytes of the file nothing refers to
+	More      int64     `json:"more"`             // findings left out
+	Allocated int64     `json:"allocated"`        // blocks that have room
+	Leaked    int64     `json:"leaked"`           // bytes of the file nothing refers to
+	Mended    []Finding `json:"mended,omitempty"` // what Repair has put right
+	Left      []Finding `json:"left,omitempty"`   // what Repair did not touch, why, and what to do
 }
 
 // maxFindings bounds a report.
@@ -75,95 +77,70 @@ func (r *Report) add(s Severity, off int64, format string, args ...any) {
 // replayed. The error is of reading f; what is wrong with the disk is in the
 // Report. Memory: a bit for each megabyte of the file.
 func Check(f block.File) (Report, error) {
-	var r Report
-	im, err := loadImage(f)
+	_, r, err := examine(f)
+	return r, err
+}
+
+// examine is Check; im is nil where the structures cannot be read.
+func examine(f block.File) (im *image, r Report, err error) {
+	im, err = loadImage(f)
 	if im != nil {
 		r.slots(im)
 	}
 	if err != nil {
 		var fe *FormatError
 		if !errors.As(err, &fe) {
-			return r, err
+			return nil, r, err
 		}
-		r.add(Damage, fe.Offset, "%s: %v", fe.What, fe.Err)
-		return r, nil
+		r.addOnce(fe.Offset, fmt.Sprintf("%s: %v", fe.What, fe.Err))
+		return nil, r, nil
 	}
 	r.Info = im.info(im.hdr, im.fileSize)
-	return r, r.blocks(im)
+	if err := r.metadata(im); err != nil {
+		return nil, r, err
+	}
+	return im, r, r.blocks(im)
 }
 
-// slots reports what Open works around.
+// addOnce adds damage, unless something has been said about its place already.
+func (r *Report) addOnce(off int64, what string) {
+	for _, f := range r.Findings {
+		if f.Severity == Damage && f.Offset == off {
+			return
+		}
+	}
+	r.add(Damage, off, "%s", what)
+}
+
+// slots reports what Open works around: one of two copies lost.
 func (r *Report) slots(im *image) {
+	both := im.slotErrs[0] != nil && im.slotErrs[1] != nil
 	for i, err := range im.slotErrs {
-		if err != nil {
-			r.add(Note, headerOffsets[i], "header %d is not valid (the other is used): %v", i+1, err)
+		switch {
+		case err != nil && both:
+			r.add(Damage, headerOffsets[i], "header %d is not valid: %v", i+1, cause(err))
+		case err != nil: // a power cut may leave one so
+			r.add(Note, headerOffsets[i], "header %d is not valid (header %d is used): %v", i+1, 2-i, cause(err))
 		}
 	}
 	for i, err := range im.tableErrs {
 		if err != nil {
-			r.add(Damage, regionTableOffsets[i], "region table %d is not valid: %v", i+1, err)
+			r.add(Damage, regionTableOffsets[i], "region table %d is not valid: %v", i+1, cause(err))
 		}
+	}
+	if im.tableDiffer {
+		r.add(Damage, regionTableOffsets[1], "region table 2 is valid, but differs from region table 1 (which is used)")
 	}
 	if im.seq != nil {
 		r.add(Note, int64(im.hdr.LogOffset), "log is in use: %d entries wait for replay", len(im.seq.entries))
 	}
 }
 
-// blocks examines the BAT.
-func (r *Report) blocks(im *image) error {
-	u := newUsage(im.fileSize)
-	for _, s := range im.spans {
-		if s.off+s.n > roundUp(im.fileSize, mib) {
-			r.add(Damage, s.off, "%s ends past the file", s.what)
-			continue
-		}
-		u.mark(s.off, s.n)
+// cause is what is wrong, without the place that a finding has beside it.
+func cause(err error) string {
+	var fe *FormatError
+	if errors.As(err, &fe) {
+		return fe.What
 	}
-	n := int64(im.params.BlockSize)
-	err := im.eachRaw(func(i int64, e batEntry, at int64, bitmap bool) {
-		what := fmt.Sprintf("BAT entry %d", i)
-		switch {
-		case e&0xffff8 != 0:
-			r.add(Damage, at, "%s: reserved bits are set: %#x", what, uint64(e))
-		case bitmap && e.state() != stateNotPresent:
-			r.add(Damage, at, "%s: sector bitmap in state %d in a disk without parent", what, e.state())
-		case bitmap:
-		case e.state() == statePartial || e.state() == 4 || e.state() == 5:
-			r.add(Damage, at, "%s: block in state %d", what, e.state())
-		case !e.reserves():
-		case im.checkPlace(e.offset(), im.fileSize) != nil:
-			r.badPlace(im, e, at, what)
-		default:
-			if e.state() == statePresent {
-				r.Allocated++
-			}
-			if twice := u.mark(e.offset(), n); twice >= 0 {
-				r.add(Damage, at, "%s: block at %#x shares %#x with another", what, e.offset(), twice)
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	if r.Leaked = max(0, roundUp(im.fileSize, mib)-u.count*mib); r.Leaked > 0 {
-		r.add(Note, 0, "%d bytes of the file are not in use", r.Leaked)
-	}
-	return nil
-}
-
-func (r *Report) badPlace(im *image, e batEntry, at int64, what string) {
-	s := Damage
-	if e.state() != statePresent {
-		s = Note // its content is not relied upon
-	}
-	r.add(s, at, "%s: block at %#x %v", what, e.offset(), im.checkPlace(e.offset(), im.fileSize))
-}
-
-// eachRaw visits the entries that are not all zero, sector bitmaps' too.
-func (im *image) eachRaw(visit func(i int64, e batEntry, at int64, bitmap bool)) error {
-	ratio := im.params.chunkRatio()
-	return im.walkBAT(im.f, func(i int64, e batEntry, at int64) error {
-		visit(i, e, at, i%(ratio+1) == ratio)
-		return nil
-	})
+	return err.Error()
 }

@@ -1,6 +1,7 @@
 package vhdx
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -13,14 +14,18 @@ type image struct {
 	fileSize  int64
 	creator   string
 	hdr       header
-	slot      int       // of the current header
-	slotErrs  [2]error  // why a header is not valid
-	tableErrs [2]error  // why a region table is not valid
-	seq       *sequence // to be replayed; nil if none
-	params    params
-	bat       region
-	metadata  region
-	spans     []span // header section, log and regions, by offset
+	slot      int      // of the current header
+	slotErrs  [2]error // why a header is not valid
+	tableErrs [2]error // why a region table is not valid
+	// tableDiffer: both region tables are valid, but not the same.
+	tableDiffer bool
+	table       *regionTable   // in use
+	items       *metadataTable // what the metadata region holds
+	seq         *sequence      // to be replayed; nil if none
+	params      params
+	bat         region
+	metadata    region
+	spans       []span // header section, log and regions, by offset
 }
 
 // loadImage reads the structures of f without changing it.
@@ -75,13 +80,14 @@ func (im *image) loadLog() (err error) {
 func (im *image) loadRegions() error {
 	var table *regionTable
 	at := regionTableOffsets[0]
+	var raws [2][]byte
 	for i, off := range regionTableOffsets {
 		raw := make([]byte, regionTableSize)
 		if err := readFull(im.f, raw, off); err != nil {
 			return err
 		}
 		t, err := decodeRegionTable(raw, off)
-		im.tableErrs[i] = err
+		raws[i], im.tableErrs[i] = raw, err
 		if err == nil && table == nil {
 			table, at = t, off
 		}
@@ -89,6 +95,8 @@ func (im *image) loadRegions() error {
 	if table == nil {
 		return im.tableErrs[0]
 	}
+	im.table = table
+	im.tableDiffer = im.tableErrs == [2]error{} && !bytes.Equal(raws[0], raws[1])
 	if err := table.checkKnown(at); err != nil {
 		return err
 	}
@@ -116,6 +124,7 @@ func (im *image) loadMetadata() error {
 	if err != nil {
 		return err
 	}
+	im.items = t
 	im.params, err = t.decodeParams(func(p []byte, at int64) error { return readFull(im.f, p, off+at) }, off)
 	if err != nil {
 		return err

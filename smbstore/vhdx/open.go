@@ -136,12 +136,22 @@ func (im *image) eachEntry(f block.File, visit func(i int64, e batEntry, at int6
 	})
 }
 
-// walkBAT calls visit for every entry that is not all zero, with its index and
-// its place in the file. Holes in the file are passed over where f knows them.
+// walkBAT calls visit for every entry of the disk that is not all zero, with its
+// index and its place in the file. Holes in the file are passed over where f
+// knows them.
 func (im *image) walkBAT(f block.File, visit func(i int64, e batEntry, at int64) error) error {
-	off, n := int64(im.bat.Offset), im.params.batEntries()*8
-	buf := make([]byte, min(n, mib))
-	return dataRuns(f, off, n, func(at, n int64) error {
+	return walkEntries(f, int64(im.bat.Offset), im.params.batEntries(), visit)
+}
+
+// walkRegion is walkBAT for the whole of the BAT region, past the disk's end too.
+func (im *image) walkRegion(f block.File, visit func(i int64, e batEntry, at int64) error) error {
+	return walkEntries(f, int64(im.bat.Offset), int64(im.bat.Length)/8, visit)
+}
+
+// walkEntries is walkBAT for the first count entries of a BAT at off.
+func walkEntries(f block.File, off, count int64, visit func(i int64, e batEntry, at int64) error) error {
+	buf := make([]byte, min(count*8, mib))
+	return dataRuns(f, off, count*8, func(at, n int64) error {
 		for n > 0 {
 			p := buf[:min(n, int64(len(buf)))]
 			if err := readFull(f, p, at); err != nil {
@@ -149,11 +159,10 @@ func (im *image) walkBAT(f block.File, visit func(i int64, e batEntry, at int64)
 			}
 			for k := int64(0); k+8 <= int64(len(p)); k += 8 {
 				e := batEntry(le.Uint64(p[k:]))
-				i := (at + k - off) / 8
 				if e == 0 {
 					continue
 				}
-				if err := visit(i, e, at+k); err != nil {
+				if err := visit((at+k-off)/8, e, at+k); err != nil {
 					return err
 				}
 			}
