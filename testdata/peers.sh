@@ -7,13 +7,14 @@ cd "$(dirname "$0")/.."
 
 # command:package
 needs="gcc:gcc smbclient:smbclient smbd:samba smbtorture:samba-testsuite rpcclient:smbclient pdbedit:samba-common-bin
-  qemu-img:qemu-utils qemu-system-x86_64:qemu-system-x86 busybox:busybox-static vhdiinfo:libvhdi-utils
+  qemu-img:qemu-utils qemu-io:qemu-utils qemu-system-x86_64:qemu-system-x86 busybox:busybox-static vhdiinfo:libvhdi-utils
   mkfs.ext4:e2fsprogs getfattr:attr dpkg:dpkg"
 packages=
 for n in $needs; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${n%%:*}" >/dev/null || packages="$packages ${n##*:}"
 done
 [ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
+/usr/bin/python3 -c 'import pyvhdi' 2>/dev/null || packages="$packages python3-libvhdi" # testdata/vhdicat
 if [ -n "$packages" ]; then
   if [ "$(id -u)" != 0 ]; then
     echo "the tests need these packages: apt-get install --no-install-recommends$packages" >&2
