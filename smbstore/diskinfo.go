@@ -60,7 +60,7 @@ func inspect(ctx context.Context, f File) (DiskInfo, error) {
 		if err != nil {
 			return DiskInfo{}, err
 		}
-		info.Type, info.VirtualSize, info.BlockSize, info.ID = v.Type, v.VirtualSize, v.BlockSize, v.ID
+		info.Type, info.VirtualSize, info.BlockSize, info.ID = v.Type, v.VirtualSize, v.BlockSize, v.ID.String()
 		info.LogicalSectorSize, info.PhysicalSectorSize = 512, 512
 	default:
 		g := block.Geometry{LogicalSectorSize: 512, PhysicalSectorSize: 512}

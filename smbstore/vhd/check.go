@@ -2,76 +2,14 @@ package vhd
 
 import (
 	"errors"
-	"fmt"
 
 	"lunless/smbstore/block"
 )
 
-// Severity ranks findings.
-type Severity int
-
-// Severities of findings.
-const (
-	Note   Severity = iota // worth knowing; nothing is lost
-	Damage                 // contradicts the format
-)
-
-// String is "note" or "damage".
-func (s Severity) String() string {
-	if s == Damage {
-		return "damage"
-	}
-	return "note"
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// Finding is one thing Check has to say.
-type Finding struct {
-	Severity Severity `json:"severity"`
-	Offset   int64    `json:"offset"` // in the file, bytes
-	What     string   `json:"what"`
-}
-
-// Report is the outcome of Check.
-type Report struct {
-	Info      Info      `json:"info"` // zero if the structures cannot be read
-	Findings  []Finding `json:"findings"`
-	More      int64     `json:"more"`      // findings left out
-	Allocated int64     `json:"allocated"` // blocks that have room
-	Partial   int64     `json:"partial"`   // of them, those whose bitmap leaves sectors out
-	Leaked    int64     `json:"leaked"`    // bytes of the file nothing refers to
-}
-
-// maxFindings bounds a report.
-const maxFindings = 1000
-
-// Clean tells whether there is no damage.
-func (r *Report) Clean() bool {
-	for _, f := range r.Findings {
-		if f.Severity == Damage {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *Report) add(s Severity, off int64, format string, args ...any) {
-	if len(r.Findings) >= maxFindings {
-		// Damage is never dropped in favour of notes: one stays for sure.
-		if r.More++; s == Note || r.Findings[maxFindings-1].Severity == Damage {
-			return
-		}
-		r.Findings = r.Findings[:maxFindings-1]
-	}
-	r.Findings = append(r.Findings, Finding{s, off, fmt.Sprintf(format, args...)})
-}
-
-// Check examines the disk in f without changing it. A footer missing at one end
-// of a dynamic disk is a note: the other serves, and opening for writing restores
-// it. The error is of reading f; what is wrong with the disk is in the Report.
-// Memory: 12 bytes for each block of the disk.
+// Check examines the disk in f without changing it. A footer that is missing or
+// old at one end, as a loss of power may leave it, is a note: opening for writing
+// mends it. The error is of reading f; what is wrong with the disk is in the
+// Report. Memory: 12 bytes for each block of the disk.
 func Check(f block.File) (Report, error) {
 	var r Report
 	im, err := loadImage(f)
@@ -84,36 +22,72 @@ func Check(f block.File) (Report, error) {
 		return r, err
 	}
 	r.Info = im.info(im.fileSize)
+	r.footers(im)
+	if im.size < int64(im.ft.CurrentSize) {
+		r.add(Note, im.tailOff, "the disk ends where its geometry does, as Virtual PC has it: %d bytes before the current size", int64(im.ft.CurrentSize)-im.size)
+	}
 	if im.ft.Type == typeFixed {
-		if r.Leaked = im.fileSize - footerSize - int64(im.ft.CurrentSize); r.Leaked > 0 {
+		if r.Leaked = im.tailOff - int64(im.ft.CurrentSize); r.Leaked > 0 {
 			r.add(Note, int64(im.ft.CurrentSize), "%d bytes between the disk and its footer", r.Leaked)
 		}
 		return r, nil
 	}
-	r.footers(im)
+	r.structures(im)
 	return r, r.blocks(im)
 }
 
 // footers reports what Open works around.
 func (r *Report) footers(im *image) {
-	if im.tailErr != nil {
-		r.add(Note, im.fileSize-footerSize, "footer at the end is not valid (its copy is used): %v", im.tailErr)
+	tail := im.fileSize - footerSize
+	switch {
+	case im.tailErr != nil:
+		r.add(Note, tail, "footer at the end is not valid (its copy is used): %v", im.tailErr)
+	case im.short:
+		r.add(Note, im.tailOff, "footer at the end lacks its last byte, as in images of old")
 	}
 	if im.headErr != nil {
 		r.add(Note, 0, "copy of the footer is not valid (the one at the end is used): %v", im.headErr)
 	}
 	if im.differ {
-		r.add(Damage, 0, "the footer and its copy are both valid and differ (the one at the end is used)")
+		r.add(Note, 0, "the footer and its copy differ (the one at the end is used)")
+	}
+}
+
+// structures examines header and parent.
+func (r *Report) structures(im *image) {
+	spans := im.spans()
+	_ = eachClash(spans, func(s, e span) error {
+		r.add(Damage, s.off, "%s overlaps the %s", s.what, e.what)
+		return nil
+	})
+	for _, s := range spans {
+		if s.end > im.blocksEnd() {
+			r.add(Damage, s.off, "%s overlaps the footer", s.what)
+		}
+	}
+	if im.tableOff%SectorSize != 0 {
+		r.add(Note, im.tableOff, "block allocation table begins inside a sector: the disk is only read")
+	}
+	for _, err := range im.parentBad {
+		var fe *FormatError
+		if errors.As(err, &fe) {
+			r.add(Damage, fe.Offset, "%s", fe.What)
+		} else {
+			r.add(Damage, int64(im.ft.DataOffset), "%v", err)
+		}
+	}
+	if im.parent != nil && im.parent.ID == im.ft.ID {
+		r.add(Damage, int64(im.ft.DataOffset)+parentIDAt, "the disk names itself as its parent")
 	}
 }
 
 // blocks examines table and bitmaps.
 func (r *Report) blocks(im *image) error {
-	bad, nbad := make([]uint64, (len(im.table)+63)/64), int64(0) // blocks whose bitmaps say nothing
+	bad, nbad := make(fullMaps, (len(im.table)+63)/64), int64(0) // blocks whose bitmaps say nothing
 	_, count, err := im.eachMisplaced(func(blk, at int64, why string) error {
 		r.add(Damage, im.entryOffset(blk), "table entry of block %d: its place %#x %s", blk, at, why)
-		if bad[blk/64]&(1<<(blk%64)) == 0 {
-			bad[blk/64] |= 1 << (blk % 64)
+		if !bad.get(blk) {
+			bad.set(blk)
 			nbad++
 		}
 		return nil
@@ -122,21 +96,28 @@ func (r *Report) blocks(im *image) error {
 		return err
 	}
 	r.Allocated = count
+	empty := int64(0)
 	for i := range im.table {
 		blk, e := int64(i), im.table[i].Load()
-		if e == unused || bad[blk/64]&(1<<(blk%64)) != 0 {
+		if e == unused || bad.get(blk) {
 			continue
 		}
-		missing, err := im.missing(blk, int64(e)*SectorSize)
+		m, err := im.readMap(blk, int64(e)*SectorSize)
 		if err != nil {
 			return err
 		}
-		if missing > 0 {
+		if m.unset > 0 {
 			r.Partial++
 		}
+		if m.unset == im.sectors(blk) {
+			empty++
+		}
 	}
-	if r.Partial > 0 {
+	if r.Partial > 0 && !im.differencing() {
 		r.add(Note, im.tableOff, "%d blocks have sectors that were never written", r.Partial)
+	}
+	if empty > 0 {
+		r.add(Note, im.tableOff, "%d blocks have room but not one sector", empty)
 	}
 	used := (count-nbad)*(im.mapSize+im.blockSize) + im.fileSize - im.blocksEnd()
 	for _, s := range im.spans() {

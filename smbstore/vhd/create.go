@@ -12,17 +12,20 @@ import (
 
 // CreateOptions describe a new disk. Zero fields take the defaults.
 type CreateOptions struct {
-	Size      int64    // virtual size: a multiple of 512 up to 2040 GiB
-	BlockSize int64    // dynamic: 512 KiB to 256 MiB, a power of two; default 2 MiB. Hyper-V makes 512 KiB and 2 MiB
-	Fixed     bool     // all room at once
-	ID        [16]byte // default random
+	Size      int64 // virtual size: a multiple of 512 up to 2040 GiB; of a differencing disk by default the parent's
+	BlockSize int64 // not fixed: 512 KiB to 256 MiB, a power of two; default 2 MiB. Hyper-V makes 512 KiB and 2 MiB
+	Fixed     bool  // all room at once
+	ID        ID    // default random
+	// Parent makes a differencing disk. It goes with ParentDevice, which Create owns
+	// once it succeeded, as Open.
+	Parent       *ParentLink
+	ParentDevice block.Device
 }
 
 const (
 	creator          = "lnls"
 	maxCreate        = 2040 << 30 // Hyper-V's limit
 	minBlockSize     = 512 << 10
-	maxBlockSize     = 256 << 20
 	defaultBlockSize = 2 << 20
 
 	headerOffset = footerSize
@@ -34,12 +37,19 @@ func (o CreateOptions) check() error {
 		return fmt.Errorf(format+": %w", append(args, ErrBadOptions)...)
 	}
 	switch {
+	case (o.Parent == nil) != (o.ParentDevice == nil):
+		return bad("a parent takes a link and a device")
+	case o.Parent != nil && o.Fixed:
+		return bad("a fixed disk has no parent")
 	case o.Size < SectorSize || o.Size > maxCreate:
 		return bad("size %d is not from 512 bytes to 2040 GiB", o.Size)
 	case o.Size%SectorSize != 0:
 		return bad("size %d is not a multiple of 512 bytes", o.Size)
 	case !o.Fixed && (o.BlockSize < minBlockSize || o.BlockSize > maxBlockSize || bits.OnesCount64(uint64(o.BlockSize)) != 1):
 		return bad("block size %d is not a power of two from 512 KiB to 256 MiB", o.BlockSize)
+	}
+	if o.Parent != nil {
+		return o.Parent.check()
 	}
 	return nil
 }
@@ -51,10 +61,13 @@ func Create(f block.File, o CreateOptions) (*Disk, error) {
 	if o.BlockSize == 0 {
 		o.BlockSize = defaultBlockSize
 	}
+	if o.Size == 0 && o.ParentDevice != nil {
+		o.Size = o.ParentDevice.Size()
+	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if o.ID == ([16]byte{}) {
+	if o.ID == (ID{}) {
 		if _, err := rand.Read(o.ID[:]); err != nil {
 			return nil, err
 		}
@@ -63,20 +76,28 @@ func Create(f block.File, o CreateOptions) (*Disk, error) {
 	if err := format(f, o); err != nil {
 		return nil, fmt.Errorf("create disk image: %w", err)
 	}
-	return Open(f, OpenOptions{})
+	return Open(f, OpenOptions{Parent: o.ParentDevice})
 }
 
 // format writes an empty disk.
 func format(f block.File, o CreateOptions) error {
 	ft := footer{
-		DataOffset: 1<<64 - 1, CurrentSize: uint64(o.Size), Creator: [4]byte([]byte(creator)),
-		Time: uint32(time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)) / time.Second), Geometry: geometry(o.Size), Type: typeFixed, ID: o.ID,
+		DataOffset: 1<<64 - 1, OriginalSize: uint64(o.Size), CurrentSize: uint64(o.Size), Creator: [4]byte([]byte(creator)),
+		Time: Time(time.Now()), Geometry: geometry(o.Size), Type: typeFixed, ID: o.ID,
 	}
 	places := []int64{o.Size}
+	var l linkData
 	if !o.Fixed {
 		entries := (o.Size + o.BlockSize - 1) / o.BlockSize
 		ft.Type, ft.DataOffset = typeDynamic, headerOffset
-		places = []int64{tableOffset + roundUp(entries*4, SectorSize), 0}
+		h := header{TableOffset: tableOffset, Entries: uint32(entries), BlockSize: uint32(o.BlockSize)}
+		h.encode(l.header[:])
+		end := tableOffset + roundUp(entries*4, SectorSize)
+		if o.Parent != nil {
+			ft.Type = typeDifferencing
+			end = l.place(o.Parent, end)
+		}
+		places = []int64{end, 0}
 	}
 	for _, size := range []int64{0, places[0] + footerSize} { // all of it reads as zeroes
 		if err := f.Truncate(size); err != nil {
@@ -84,7 +105,7 @@ func format(f block.File, o CreateOptions) error {
 		}
 	}
 	if !o.Fixed {
-		if err := formatTable(f, o, places[0]); err != nil {
+		if err := l.format(f, o); err != nil {
 			return err
 		}
 	}
@@ -101,14 +122,26 @@ func format(f block.File, o CreateOptions) error {
 	return f.Sync()
 }
 
-// formatTable writes the dynamic header and an empty table that ends at end.
-func formatTable(f block.File, o CreateOptions, end int64) error {
-	h := header{TableOffset: tableOffset, Entries: uint32((o.Size + o.BlockSize - 1) / o.BlockSize), BlockSize: uint32(o.BlockSize)}
-	b := make([]byte, headerSize)
-	h.encode(b)
-	if _, err := f.WriteAt(b, headerOffset); err != nil {
+// place puts a parent into the header, its locators' data from at on, and returns
+// where they end.
+func (l *linkData) place(p *ParentLink, at int64) int64 {
+	setParent(l.header[:], p)
+	l.locators, l.data = p.data()
+	return l.lay(at)
+}
+
+// format writes the dynamic header, the locators' data and an empty table.
+func (l *linkData) format(f block.File, o CreateOptions) error {
+	l.seal()
+	if _, err := f.WriteAt(l.header[:], headerOffset); err != nil {
 		return err
 	}
+	for i, loc := range l.locators {
+		if _, err := f.WriteAt(l.data[i], int64(loc.Offset)); err != nil {
+			return err
+		}
+	}
+	end := tableOffset + roundUp((o.Size+o.BlockSize-1)/o.BlockSize*4, SectorSize)
 	ones := bytes.Repeat([]byte{0xff}, int(min(end-tableOffset, 1<<20)))
 	for at := int64(tableOffset); at < end; {
 		n := min(int64(len(ones)), end-at)
@@ -120,36 +153,8 @@ func formatTable(f block.File, o CreateOptions, end int64) error {
 	return nil
 }
 
-// maxGeometry is the largest geometry there is. Where it stands, every reader
-// goes by CurrentSize.
-const maxGeometry = 65535<<16 | 16<<8 | 255
-
-// geometry returns cylinders, heads and sectors per track by the rule of "CHS
-// Calculation". It rounds down: readers of old that go by the geometry would
-// lose the disk's end. So a size that it does not meet exactly gets the largest.
-func geometry(size int64) uint32 {
-	total := min(size/SectorSize, 65535*16*255)
-	c, h, s := chs(total)
-	if c*h*s*SectorSize != size {
-		return maxGeometry
-	}
-	return uint32(c<<16 | h<<8 | s)
-}
-
-// chs is the calculation itself, on at most 65535*16*255 sectors.
-func chs(total int64) (cylinders, heads, sectors int64) {
-	tracks := int64(0)
-	if total >= 65535*16*63 {
-		sectors, heads, tracks = 255, 16, total/255
-		return tracks / heads, heads, sectors
-	}
-	sectors, tracks = 17, total/17
-	heads = max(4, (tracks+1023)/1024)
-	if tracks >= heads*1024 || heads > 16 {
-		sectors, heads, tracks = 31, 16, total/31
-	}
-	if tracks >= heads*1024 {
-		sectors, heads, tracks = 63, 16, total/63
-	}
-	return tracks / heads, heads, sectors
+// Time is a time as the format has it: seconds since 2000, of what 32 bits tell.
+func Time(t time.Time) uint32 {
+	s := t.Sub(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)) / time.Second
+	return uint32(max(0, min(s, 1<<32-1)))
 }

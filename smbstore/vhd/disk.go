@@ -2,6 +2,7 @@ package vhd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -9,42 +10,45 @@ import (
 	"lunless/smbstore/block"
 )
 
-// stripes is how many locks the blocks share.
-const stripes = 256
-
 // Disk is an open virtual disk: a block.Device. All methods may be called
 // concurrently.
 //
-// A request of a dynamic disk holds its block's lock, shared; one that gives a
-// block room or completes its sector bitmap holds it alone. Lock order: stripes
-// (one at a time; all by Close), flushMu, then changes.mu or space.mu.
+// A request of a dynamic or differencing disk holds its block's stripe, shared;
+// one that gives a block room or sets bits in its sector bitmap holds it alone.
+// Lock order: stripes (one at a time; all by Close), flushMu, then one of
+// changes.mu, space.mu and a stripe's mu. A parent's locks come after a child's.
 type Disk struct {
 	im        *image
 	f         block.File
+	parent    block.Device // nil: what a block lacks is zero, or unknown
+	bare      bool         // unknown
 	ro        bool
 	fixed     bool
 	size      int64
 	blockSize int64
 	mapSize   int64
 	table     []atomic.Uint32
-	maps      mapStates
+	full      fullMaps
 	space     space
 	changes   changes
-	stripes   [stripes]sync.RWMutex
-	begun     atomic.Bool // something was written
+	stripes   [stripes]stripe
+	link      atomic.Pointer[ParentLink] // nil unless differencing
+	begun     atomic.Bool                // something was written
 	closed    atomic.Bool
 	failed    atomic.Bool
 
-	flushMu sync.Mutex // held through a flush
+	flushMu sync.Mutex // held through a flush and a Relink
 	started atomic.Int64
 	ended   int64 // flushes done; under flushMu
 }
 
-func newDisk(im *image, readOnly bool) *Disk {
+func newDisk(im *image, o OpenOptions) *Disk {
 	d := &Disk{
-		im: im, f: im.f, ro: readOnly, fixed: im.ft.Type == typeFixed, size: int64(im.ft.CurrentSize),
-		blockSize: im.blockSize, mapSize: im.mapSize, table: im.table, maps: newMapStates(len(im.table)),
+		im: im, f: im.f, parent: o.Parent, bare: o.Bare && im.differencing(), ro: o.ReadOnly || o.Bare,
+		fixed: im.ft.Type == typeFixed, size: im.size, blockSize: im.blockSize, mapSize: im.mapSize,
+		table: im.table, full: make(fullMaps, (len(im.table)+63)/64),
 	}
+	d.link.Store(im.parent)
 	d.changes.pages = map[int64]struct{}{}
 	d.space.fileSize.Store(im.fileSize)
 	return d
@@ -69,7 +73,7 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {
 		blk, in := off/d.blockSize, off%d.blockSize
 		n := min(int64(len(p)), d.blockSize-in)
-		if err := d.readBlock(p[:n], blk, in); err != nil {
+		if err := d.readBlock(ctx, p[:n], blk, in); err != nil {
 			return err
 		}
 		p, off = p[n:], off+n
@@ -77,30 +81,58 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// readBlock reads part of a block; sectors its bitmap leaves out are zero.
-func (d *Disk) readBlock(p []byte, blk, in int64) error {
-	l := &d.stripes[blk%stripes]
-	l.RLock()
-	defer l.RUnlock()
+// readBlock reads part of a block; what it lacks is the parent's.
+func (d *Disk) readBlock(ctx context.Context, p []byte, blk, in int64) error {
+	s := &d.stripes[blk%stripes]
+	s.RLock()
+	defer s.RUnlock()
 	at, err := d.lookup(blk)
 	if err != nil {
 		return err
 	}
 	if at == 0 {
-		clear(p)
-		return nil
+		return d.readParent(ctx, p, blk*d.blockSize+in)
 	}
-	full, err := d.complete(blk, at)
+	m, err := d.sectorMap(blk, at)
 	if err != nil {
 		return err
 	}
-	if err := readFull(d.f, p, at+d.mapSize+in); err != nil || full {
-		return err
+	for len(p) > 0 {
+		n, own := int64(len(p)), true
+		if m != nil {
+			n, own = m.run(in, n)
+		}
+		if own {
+			err = readFull(d.f, p[:n], at+d.mapSize+in)
+		} else {
+			err = d.readParent(ctx, p[:n], blk*d.blockSize+in)
+		}
+		if err != nil {
+			return err
+		}
+		p, in = p[n:], in+n
 	}
-	return d.clearUnset(p, at, in)
+	return nil
 }
 
-// WriteAt implements block.Device. On blocks that have room it allocates nothing.
+// readParent reads what this image lacks.
+func (d *Disk) readParent(ctx context.Context, p []byte, off int64) error {
+	if d.bare {
+		return fmt.Errorf("read %d bytes at %d: %w", len(p), off, ErrNoParent)
+	}
+	has := int64(0)
+	if d.parent != nil {
+		has = max(0, min(int64(len(p)), d.parent.Size()-off))
+	}
+	clear(p[has:])
+	if has == 0 {
+		return nil
+	}
+	return d.parent.ReadAt(ctx, p[:has], off)
+}
+
+// WriteAt implements block.Device. On sectors that are the image's own it
+// allocates nothing.
 func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64, flags block.WriteFlags) error {
 	if err := d.checkWrite(ctx, off, int64(len(p))); err != nil || len(p) == 0 {
 		return err
@@ -114,7 +146,7 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64, flags block.Wri
 	for len(p) > 0 {
 		blk, in := off/d.blockSize, off%d.blockSize
 		n := min(int64(len(p)), d.blockSize-in)
-		if err := d.writeBlock(p[:n], blk, in); err != nil {
+		if err := d.writeBlock(ctx, p[:n], blk, in); err != nil {
 			return err
 		}
 		p, off = p[n:], off+n
@@ -122,36 +154,46 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64, flags block.Wri
 	return d.settle(ctx, flags)
 }
 
-func (d *Disk) writeBlock(p []byte, blk, in int64) error {
-	l := &d.stripes[blk%stripes]
-	done, err := d.writeInPlace(l, p, blk, in)
+func (d *Disk) writeBlock(ctx context.Context, p []byte, blk, in int64) error {
+	s := &d.stripes[blk%stripes]
+	done, err := d.writeInPlace(s, p, blk, in)
 	if done || err != nil {
 		return err
 	}
-	l.Lock()
-	defer l.Unlock()
-	at, err := d.ready(blk)
+	s.Lock()
+	defer s.Unlock()
+	at, err := d.lookup(blk)
 	if err != nil {
 		return err
 	}
-	if at != 0 {
-		return d.writeFile(p, at+d.mapSize+in)
+	write := func(data int64) error { return d.writeFile(p, data+in) }
+	if at == 0 {
+		return d.allocate(ctx, blk, in, int64(len(p)), write)
 	}
-	return d.allocate(blk, p, in)
+	m, err := d.sectorMap(blk, at)
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, blk, at, m, in, int64(len(p)), write)
 }
 
-// writeInPlace writes to a block that has room and all of its bitmap set; done
-// is false if it has not.
-func (d *Disk) writeInPlace(l *sync.RWMutex, p []byte, blk, in int64) (done bool, err error) {
-	l.RLock()
-	defer l.RUnlock()
+// writeInPlace writes to sectors that are the block's own; done is false if they
+// are not.
+func (d *Disk) writeInPlace(s *stripe, p []byte, blk, in int64) (done bool, err error) {
+	s.RLock()
+	defer s.RUnlock()
 	at, err := d.lookup(blk)
 	if err != nil || at == 0 {
 		return false, err
 	}
-	full, err := d.complete(blk, at)
-	if err != nil || !full {
+	m, err := d.sectorMap(blk, at)
+	if err != nil {
 		return false, err
+	}
+	if m != nil {
+		if n, own := m.run(in, int64(len(p))); !own || n < int64(len(p)) {
+			return false, nil
+		}
 	}
 	return true, d.writeFile(p, at+d.mapSize+in)
 }
@@ -163,8 +205,9 @@ func (d *Disk) writeFile(p []byte, off int64) error {
 	return nil
 }
 
-// WriteZeroes implements block.Device. A dynamic disk's file gets a hole where
-// it can unless NoUnmap is set; the block keeps its place. A fixed disk keeps its room.
+// WriteZeroes implements block.Device. The file gets a hole where it can unless
+// NoUnmap is set; blocks keep their places, a fixed disk its room. A differencing
+// disk gives room to blocks that its parent has data for.
 func (d *Disk) WriteZeroes(ctx context.Context, off, n int64, flags block.WriteFlags) error {
 	if err := d.checkWrite(ctx, off, n); err != nil || n == 0 {
 		return err
@@ -176,15 +219,16 @@ func (d *Disk) WriteZeroes(ctx context.Context, off, n int64, flags block.WriteF
 		return d.settle(ctx, flags)
 	}
 	keep := flags&block.NoUnmap != 0
-	err := d.eachBlock(ctx, off, n, func(blk, in, n int64) error { return d.zeroBlock(blk, in, n, keep) })
+	err := d.eachBlock(ctx, off, n, func(blk, in, n int64) error { return d.zeroBlock(ctx, blk, in, n, keep) })
 	if err != nil {
 		return err
 	}
 	return d.settle(ctx, flags)
 }
 
-// Trim implements block.Device: the range is punched out of a dynamic disk's
-// file where it can. Blocks keep their places.
+// Trim implements block.Device: the range is punched out of a dynamic or
+// differencing disk's file where it can. Blocks keep their places, and sectors
+// that are the parent's stay so.
 func (d *Disk) Trim(ctx context.Context, off, n int64) error {
 	if err := d.checkWrite(ctx, off, n); err != nil || n == 0 || d.fixed {
 		return err
@@ -211,83 +255,25 @@ func (d *Disk) eachBlock(ctx context.Context, off, n int64, do func(blk, in, n i
 	return nil
 }
 
+// settle ends a change: with a flush if it has to be stable, or if too much waits
+// for one.
 func (d *Disk) settle(ctx context.Context, flags block.WriteFlags) error {
-	if flags&block.FUA != 0 {
+	if flags&block.FUA != 0 || d.changes.waiting.Load()*d.mapSize > maxDirtyMaps {
 		return d.flush(ctx)
 	}
 	return nil
 }
 
-// Extents implements block.Device: blocks without room are Unallocated; what is
-// a hole in the file is Zero where it knows.
-func (d *Disk) Extents(ctx context.Context, off, n int64, visit func(block.Extent) error) error {
-	if err := d.check(ctx, off, n); err != nil || n == 0 {
-		return err
-	}
-	m := block.NewMerger(visit)
-	step := d.blockSize
-	if d.fixed {
-		step = d.size
-	}
-	var runs []block.Extent
-	for n > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		c := min(n, step-off%step)
-		var err error
-		if runs, err = d.blockExtents(runs[:0], off, c); err != nil {
-			return err
-		}
-		for _, e := range runs {
-			if err := m.Add(e); err != nil {
-				return err
-			}
-		}
-		off, n = off+c, n-c
-	}
-	return m.Flush()
-}
-
-// blockExtents appends the extents of part of a block, or of a fixed disk, in
-// the disk's offsets.
-func (d *Disk) blockExtents(runs []block.Extent, off, n int64) ([]block.Extent, error) {
-	at := off
-	if !d.fixed {
-		blk := off / d.blockSize
-		l := &d.stripes[blk%stripes]
-		l.RLock()
-		defer l.RUnlock()
-		place, err := d.lookup(blk)
-		if err != nil {
-			return runs, err
-		}
-		if place == 0 {
-			return append(runs, block.Extent{Offset: off, Length: n, State: block.Unallocated}), nil
-		}
-		at = place + d.mapSize + off%d.blockSize
-	}
-	if x, ok := d.f.(block.Extenter); ok {
-		kept := len(runs)
-		err := x.FileExtents(at, n, func(r block.Extent) error {
-			r.Offset += off - at
-			runs = append(runs, r)
-			return nil
-		})
-		if err == nil || !isUnsupported(err) {
-			return runs, err
-		}
-		runs = runs[:kept]
-	}
-	return append(runs, block.Extent{Offset: off, Length: n, State: block.Data}), nil
-}
-
 // lookup returns where a block's bitmap lies in the file, 0 if it has no room.
-// The caller holds the block's lock.
+// The caller holds the block's stripe.
 func (d *Disk) lookup(blk int64) (int64, error) {
 	if d.closed.Load() {
 		return 0, block.ErrClosed
 	}
+	return d.placeOf(blk)
+}
+
+func (d *Disk) placeOf(blk int64) (int64, error) {
 	e := d.table[blk].Load()
 	if e == unused {
 		return 0, nil
@@ -323,4 +309,27 @@ func (d *Disk) checkWrite(ctx context.Context, off, n int64) error {
 		d.begun.Store(true)
 	}
 	return nil
+}
+
+// Close implements block.Device: it flushes and closes the file and the parent,
+// which it does even after an error.
+func (d *Disk) Close() error {
+	if d.closed.Swap(true) {
+		return block.ErrClosed
+	}
+	for i := range d.stripes { // requests under way end; later ones see closed
+		d.stripes[i].Lock()
+		defer d.stripes[i].Unlock()
+	}
+	d.flushMu.Lock()
+	defer d.flushMu.Unlock()
+	var err error
+	if d.begun.Load() && !d.failed.Load() {
+		err = d.flushLocked()
+	}
+	err = errors.Join(err, d.f.Close())
+	if d.parent != nil {
+		err = errors.Join(err, d.parent.Close())
+	}
+	return err
 }

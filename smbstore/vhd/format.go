@@ -1,11 +1,13 @@
-// Package vhd reads and writes virtual hard disks of version 1, fixed and
-// dynamic, as a block.Device over a block.File. Differencing disks are refused.
-// The format is Microsoft's "Virtual Hard Disk Image Format Specification" 1.0
-// (2006); "Hard Disk Footer Format" and the like are its headings.
+// Package vhd reads and writes virtual hard disks of version 1, fixed, dynamic
+// and differencing, as a block.Device over a block.File. It finds no parents:
+// they are given to Open. The format is Microsoft's "Virtual Hard Disk Image
+// Format Specification" 1.0 (2006); "Hard Disk Footer Format" and the like are
+// its headings.
 //
-// The format has no log. What keeps a dynamic disk whole is order: a block's
-// data, its sector bitmap and a new footer behind it are stable before the table
-// refers to it, and the copy of the footer at the file's start never changes.
+// The format has no log. What keeps a disk whole is order: a block's data and a
+// new footer behind it are stable before the table refers to it, the data of a
+// sector before its bit is set, and one of the two footers, at the file's end and
+// its copy at the start, is valid and points to what is valid at any time.
 package vhd
 
 import (
@@ -25,8 +27,9 @@ var (
 	ErrCorrupt = errors.New("disk image is damaged")
 	// ErrUnsupported: a version, type or size this package does not know.
 	ErrUnsupported = errors.New("feature is not supported")
-	// ErrDifferencing: the disk has a parent. It is also ErrUnsupported.
-	ErrDifferencing = fmt.Errorf("differencing disks are not supported: %w", ErrUnsupported)
+	// ErrNoParent: a differencing disk was opened without its parent, or read
+	// where it would have to tell.
+	ErrNoParent = errors.New("differencing disk without its parent")
 )
 
 // ErrBadOptions: a disk as described cannot be created.
@@ -66,22 +69,35 @@ const (
 	typeDynamic      = 3
 	typeDifferencing = 4
 
-	maxSize = 64 << 40
+	maxSize      = 64 << 40
+	maxBlockSize = 256 << 20
 	// maxEntries bounds the table in memory to 64 MiB: 32 TiB in blocks of 2 MiB.
 	maxEntries = 1 << 24
 )
 
 var be = binary.BigEndian
 
+// ID is a disk's unique ID, as its bytes are in the file.
+type ID [16]byte
+
+// String has the bytes in their order, as other tools print them.
+func (u ID) String() string {
+	return fmt.Sprintf("%X-%X-%X-%X-%X", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (u ID) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
 // footer is "Hard Disk Footer Format"; what nothing depends on is left out.
 type footer struct {
-	DataOffset  uint64 // of the dynamic header
-	CurrentSize uint64 // the virtual size, whatever the geometry says
-	Time        uint32 // of creation: seconds since 2000
-	Creator     [4]byte
-	Geometry    uint32 // cylinders<<16 | heads<<8 | sectors per track
-	Type        uint32
-	ID          [16]byte
+	DataOffset   uint64 // of the dynamic header
+	OriginalSize uint64
+	CurrentSize  uint64
+	Time         uint32 // of creation: seconds since 2000
+	Creator      [4]byte
+	Geometry     uint32 // cylinders<<16 | heads<<8 | sectors per track
+	Type         uint32
+	ID           ID
 }
 
 // sum is the checksum of both structures: the ones' complement of the bytes'
@@ -107,7 +123,7 @@ func (f *footer) encode(dst []byte) {
 	copy(dst[28:], f.Creator[:])
 	be.PutUint32(dst[32:], 0x10000) // version of the creator
 	copy(dst[36:], "Wi2k")          // host: this or "Mac "
-	be.PutUint64(dst[40:], f.CurrentSize)
+	be.PutUint64(dst[40:], f.OriginalSize)
 	be.PutUint64(dst[48:], f.CurrentSize)
 	be.PutUint32(dst[56:], f.Geometry)
 	be.PutUint32(dst[60:], f.Type)
@@ -127,23 +143,27 @@ func decodeFooter(b []byte, off int64) (footer, error) {
 		return f, unsupported(off, "footer: version %#x", be.Uint32(b[12:]))
 	}
 	f = footer{
-		DataOffset: be.Uint64(b[16:]), CurrentSize: be.Uint64(b[48:]), Time: be.Uint32(b[24:]), Creator: [4]byte(b[28:32]),
-		Geometry: be.Uint32(b[56:]), Type: be.Uint32(b[60:]), ID: [16]byte(b[68:84]),
+		DataOffset: be.Uint64(b[16:]), OriginalSize: be.Uint64(b[40:]), CurrentSize: be.Uint64(b[48:]), Time: be.Uint32(b[24:]),
+		Creator: [4]byte(b[28:32]), Geometry: be.Uint32(b[56:]), Type: be.Uint32(b[60:]), ID: ID(b[68:84]),
 	}
 	switch {
-	case f.Type == typeDifferencing:
-		return f, &FormatError{off, "disk has a parent", ErrDifferencing}
-	case f.Type != typeFixed && f.Type != typeDynamic:
+	case f.Type != typeFixed && f.Type != typeDynamic && f.Type != typeDifferencing:
 		return f, unsupported(off, "footer: disk type %d", f.Type)
 	case f.CurrentSize == 0 || f.CurrentSize > maxSize || f.CurrentSize%SectorSize != 0:
 		return f, corrupt(off, "footer: size %d", f.CurrentSize)
-	case f.Type == typeDynamic && (f.DataOffset > 1<<62 || f.DataOffset < footerSize):
+	case f.Type != typeFixed && (f.DataOffset > 1<<62 || f.DataOffset < footerSize):
 		return f, corrupt(off, "footer: dynamic header at %#x", f.DataOffset)
 	}
 	return f, nil
 }
 
-// header is "Dynamic Disk Header Format".
+// setDataOffset changes an encoded footer.
+func setDataOffset(b []byte, off int64) {
+	be.PutUint64(b[16:], uint64(off))
+	be.PutUint32(b[64:], sum(b[:footerSize], 64))
+}
+
+// header is "Dynamic Disk Header Format"; parent.go has what it says of a parent.
 type header struct {
 	TableOffset uint64
 	Entries     uint32
@@ -164,7 +184,7 @@ func (h *header) encode(dst []byte) {
 
 // decodeHeader checks the dynamic header of a disk of size bytes in a file of
 // fileSize; it lies at off.
-func decodeHeader(b []byte, off int64, size uint64, fileSize int64) (header, error) {
+func decodeHeader(b []byte, off, size, fileSize int64) (header, error) {
 	bad := func(format string, args ...any) (header, error) {
 		return header{}, corrupt(off, "dynamic header: "+format, args...)
 	}
@@ -177,10 +197,13 @@ func decodeHeader(b []byte, off int64, size uint64, fileSize int64) (header, err
 		return header{}, unsupported(off, "dynamic header: version %#x", be.Uint32(b[24:]))
 	}
 	h := header{TableOffset: be.Uint64(b[16:]), Entries: be.Uint32(b[28:]), BlockSize: be.Uint32(b[32:])}
-	if h.BlockSize < SectorSize || h.BlockSize&(h.BlockSize-1) != 0 {
+	switch {
+	case h.BlockSize < SectorSize || h.BlockSize&(h.BlockSize-1) != 0:
 		return bad("block size %d", h.BlockSize)
+	case h.BlockSize > maxBlockSize:
+		return header{}, unsupported(off, "dynamic header: block size %d", h.BlockSize)
 	}
-	need := (size + uint64(h.BlockSize) - 1) / uint64(h.BlockSize)
+	need := (uint64(size) + uint64(h.BlockSize) - 1) / uint64(h.BlockSize)
 	switch {
 	case need > maxEntries:
 		return header{}, unsupported(off, "dynamic header: %d blocks", need)

@@ -115,7 +115,7 @@ func TestRefused(t *testing.T) {
 		change func(f *footer, h *header)
 		want   error
 	}{
-		{"differencing", func(f *footer, h *header) { f.Type = typeDifferencing }, ErrDifferencing},
+		{"differencing without its parent", func(f *footer, h *header) { f.Type = typeDifferencing }, ErrNoParent},
 		{"unknown type", func(f *footer, h *header) { f.Type = 7 }, ErrUnsupported},
 		{"no size", func(f *footer, h *header) { f.CurrentSize = 0 }, ErrCorrupt},
 		{"size of 2^63", func(f *footer, h *header) { f.CurrentSize = 1 << 63 }, ErrCorrupt},
