@@ -2,6 +2,7 @@ package vhdx
 
 import (
 	"bytes"
+	"io"
 	"reflect"
 	"testing"
 
@@ -113,9 +114,24 @@ func FuzzCodecs(f *testing.F) {
 	})
 }
 
+// farLogAt is past every place an update may name.
+const farLogAt = 1 << 50
+
+// farLog is a file with a log at farLogAt that begins with b.
+type farLog struct{ b []byte }
+
+// ReadAt implements io.ReaderAt.
+func (f farLog) ReadAt(p []byte, off int64) (int, error) {
+	clear(p)
+	if off -= farLogAt; off >= 0 && off < int64(len(f.b)) {
+		copy(p, f.b[off:])
+	}
+	return len(p), nil
+}
+
 // recode decodes b and encodes the outcome; nil if b does not decode, which is
 // fatal if it must.
-func recode(t *testing.T, kind byte, b, must []byte) (value any, encoded []byte) {
+func recode(t *testing.T, kind byte, b, sure []byte) (value any, encoded []byte) {
 	var err error
 	switch kind {
 	case 0:
@@ -137,13 +153,26 @@ func recode(t *testing.T, kind byte, b, must []byte) (value any, encoded []byte)
 			m.encode(encoded)
 		}
 	default:
-		var e *logEntry
-		if e, err = decodeLogEntry(b, 64*mib); err == nil {
-			value, encoded = *e, make([]byte, e.size())
-			e.encode(encoded)
+		// In a log of 64 MiB, so that the updates may lie anywhere, at 128 TiB.
+		file := io.NewSectionReader(farLog{b}, 0, farLogAt+64*mib)
+		var e logEntry
+		var p logPlace
+		p, err = newRing(file, farLogAt, 64*mib, GUID(b[32:48])).entry(0, func(u update) error {
+			if !u.zeroes() {
+				data, err := u.data(file, make([]byte, logSector))
+				must(t, err)
+				u = update{Offset: u.Offset, Data: data}
+			}
+			e.Updates = append(e.Updates, u)
+			return nil
+		})
+		if err == nil {
+			p.entry.Updates = e.Updates
+			value, encoded = p.entry, make([]byte, p.entry.size())
+			p.entry.encode(encoded)
 		}
 	}
-	if err != nil && must != nil {
+	if err != nil && sure != nil {
 		t.Fatalf("what was encoded does not decode: %v", err)
 	}
 	return value, encoded

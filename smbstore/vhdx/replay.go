@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"lunless/smbstore/block"
 )
@@ -12,14 +11,15 @@ import (
 // Bounds on what a replay costs. The log changes metadata alone, of which the
 // largest disk has less than a gigabyte.
 const (
-	maxReplayLog    = 64 * mib // memory
-	maxReplayZeroes = 4096     // zero descriptors
-	maxReplayZeroed = 8 << 30  // bytes they zero in all
+	maxReplayLog    = 64 * mib
+	maxReplayZeroes = 4096    // zero descriptors
+	maxReplayZeroed = 8 << 30 // bytes they zero in all
 )
 
 // sequence is the active log sequence (MS-VHDX 2.3.2), oldest entry first.
 type sequence struct {
-	entries []*logEntry
+	entries        []*logEntry
+	count, zeroing int64 // zero descriptors, and what they zero
 }
 
 func (s *sequence) head() *logEntry { return s.entries[len(s.entries)-1] }
@@ -37,92 +37,30 @@ func loadSequence(f block.File, h *header, fileSize int64) (*sequence, error) {
 	if off+int64(h.LogLength) > fileSize {
 		return nil, &FormatError{off, fmt.Sprintf("log ends past the file's %d bytes", fileSize), ErrTruncated}
 	}
-	log := make([]byte, h.LogLength)
-	if err := readFull(f, log, off); err != nil {
+	s, err := newRing(f, off, int64(h.LogLength), h.LogGUID).sequence()
+	if err != nil {
 		return nil, err
 	}
-	s := findSequence(log, h.LogGUID)
 	if s == nil {
 		return nil, corrupt(off, "log: in use, but without a valid sequence")
 	}
 	if int64(s.head().FlushedFileOffset) > fileSize {
 		return nil, &FormatError{off, fmt.Sprintf("file has %d bytes, its log says %d", fileSize, s.head().FlushedFileOffset), ErrTruncated}
 	}
-	return s, s.checkCost(off)
+	return s, nil
 }
 
-// checkCost refuses a sequence that no writer of metadata would leave.
-func (s *sequence) checkCost(off int64) error {
-	var count, total int64
-	for _, e := range s.entries {
-		for _, u := range e.Updates {
-			if u.Data == nil {
-				count++
-				total += u.Zeroes // below 2^47 each, and few
-			}
-			if count > maxReplayZeroes || total > maxReplayZeroed {
-				return unsupported(off, "log zeroes more than metadata can take")
-			}
-		}
+// charge refuses a sequence that no writer of metadata would leave; u belongs to
+// the entry at a file offset.
+func (s *sequence) charge(u *update, at int64) error {
+	if u.zeroes() {
+		s.count++
+		s.zeroing += u.Zeroes // below 2^47 each, and few
+	}
+	if s.count > maxReplayZeroes || s.zeroing > maxReplayZeroed {
+		return unsupported(at, "log zeroes more than metadata can take")
 	}
 	return nil
-}
-
-// findSequence finds the valid sequence with the highest sequence number
-// (MS-VHDX 2.3.3), nil if there is none. Every entry is decoded once.
-func findSequence(log []byte, g GUID) *sequence {
-	at := decodeEntries(log, g)
-	length := int64(len(log))
-	var best *sequence
-	for tail := int64(0); tail < length; {
-		first := at[tail]
-		if first == nil {
-			tail += logSector
-			continue
-		}
-		s, inside, head := &sequence{}, map[int64]bool{}, tail
-		for e := first; e != nil && !inside[head]; e = at[head] {
-			if k := len(s.entries); k > 0 && e.Sequence != s.entries[k-1].Sequence+1 {
-				break
-			}
-			s.entries = append(s.entries, e)
-			inside[head] = true
-			head = (head + e.size()) % length
-		}
-		last := s.head()
-		if inside[int64(last.Tail)] && (best == nil || last.Sequence > best.head().Sequence) {
-			best = s.from(last.Tail, at)
-		}
-		if head <= tail { // wrapped: every place has been looked at
-			break
-		}
-		// Any later start in this chain ends at the same entry and holds less.
-		tail = head
-	}
-	return best
-}
-
-// from drops the entries before the one at tail: they have reached their places.
-func (s *sequence) from(tail uint32, at map[int64]*logEntry) *sequence {
-	i := slices.Index(s.entries, at[int64(tail)])
-	return &sequence{s.entries[i:]}
-}
-
-// decodeEntries decodes every valid entry of the ring, by offset.
-func decodeEntries(log []byte, g GUID) map[int64]*logEntry {
-	length := int64(len(log))
-	ring := append(log[:length:length], log...) // an entry that wraps is whole in it
-	found := map[int64]*logEntry{}
-	for off := int64(0); off < length; off += logSector {
-		n, err := entryLength(log[off:off+logSector], g, length)
-		if err != nil {
-			continue
-		}
-		if e, err := decodeLogEntry(ring[off:off+n], length); err == nil {
-			found[off] = e
-		}
-	}
-	return found
 }
 
 // apply writes the sequence to the file and extends it (MS-VHDX 2.3.3). The
@@ -132,10 +70,15 @@ func (s *sequence) apply(f block.File) error {
 	if err != nil {
 		return err
 	}
+	buf := make([]byte, logSector)
 	for _, e := range s.entries {
 		for _, u := range e.Updates {
-			if u.Data != nil {
-				if _, err := f.WriteAt(u.Data, u.Offset); err != nil {
+			if !u.zeroes() {
+				data, err := u.data(f, buf)
+				if err != nil {
+					return err
+				}
+				if _, err := f.WriteAt(data, u.Offset); err != nil {
 					return fmt.Errorf("replay log at %#x: %w", u.Offset, err)
 				}
 				size = max(size, u.Offset+logSector)
@@ -161,7 +104,7 @@ func (s *sequence) apply(f block.File) error {
 type overlay struct {
 	block.File
 	size   int64
-	pages  map[int64][]byte // by offset; a sector of the log
+	pages  map[int64]update // by offset; data
 	zeroes []update
 }
 
@@ -171,11 +114,11 @@ func (s *sequence) overlaid(f block.File) (block.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &overlay{File: f, size: max(size, int64(s.head().LastFileOffset)), pages: map[int64][]byte{}}
+	o := &overlay{File: f, size: max(size, int64(s.head().LastFileOffset)), pages: map[int64]update{}}
 	for _, e := range s.entries {
 		for _, u := range e.Updates {
-			if u.Data != nil {
-				o.pages[u.Offset] = u.Data
+			if !u.zeroes() {
+				o.pages[u.Offset] = u
 				o.size = max(o.size, u.Offset+logSector)
 				continue
 			}
@@ -209,8 +152,16 @@ func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
 			clear(p[from-off : to-off])
 		}
 	}
+	var buf []byte
 	for at := off - off%logSector; at < end; at += logSector {
-		if data := o.pages[at]; data != nil {
+		if u, ok := o.pages[at]; ok {
+			if buf == nil {
+				buf = make([]byte, logSector)
+			}
+			data, err := u.data(o.File, buf)
+			if err != nil {
+				return 0, err
+			}
 			from, to := max(off, at), min(end, at+logSector)
 			copy(p[from-off:to-off], data[from-at:to-at])
 		}

@@ -119,7 +119,9 @@ func TestFindSequence(t *testing.T) {
 				copy(ring, b[n:])
 			}
 			var got []uint64
-			if s := findSequence(ring, g); s != nil {
+			s, err := newRing(bytes.NewReader(ring), 0, length, g).sequence()
+			must(t, err)
+			if s != nil {
 				for _, e := range s.entries {
 					got = append(got, e.Sequence)
 				}
@@ -143,7 +145,7 @@ func TestReplayCost(t *testing.T) {
 		copy(ring[off+32:], g[:])
 	}
 	start := time.Now()
-	if s := findSequence(ring, g); s != nil {
+	if s, err := newRing(bytes.NewReader(ring), 0, maxReplayLog, g).sequence(); s != nil || err != nil {
 		t.Error("a sequence was found")
 	}
 	if d := time.Since(start); d > 5*time.Second {
@@ -155,7 +157,7 @@ func TestReplayCost(t *testing.T) {
 // and in the file.
 func TestReplayZeroes(t *testing.T) {
 	page := func(b byte) []byte { return bytes.Repeat([]byte{b}, logSector) }
-	s := &sequence{[]*logEntry{
+	s := &sequence{entries: []*logEntry{
 		{Updates: []update{{Offset: 4 * mib, Data: page(1)}, {Offset: 5 * mib, Data: page(2)}}},
 		{Updates: []update{{Offset: 3 * mib, Zeroes: 3 * mib}, {Offset: 5*mib + 4096, Data: page(3)}}, LastFileOffset: 9 * mib},
 	}}
