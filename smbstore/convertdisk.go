@@ -1,6 +1,7 @@
 package smbstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,15 +74,26 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 	return to.SyncDir("")
 }
 
+const (
+	localWriters = 1
+	// remoteHole is how many zeroes are worth a request of their own on a share.
+	remoteHole = 64 << 10
+)
+
 // convertTo makes the image under a name of its own, or leaves nothing.
 func convertTo(ctx context.Context, src block.Device, to Store, temp string, o ConvertDiskOptions) error {
 	g := src.Geometry()
 	dst, err := CreateDisk(ctx, to, temp, CreateDiskOptions{Format: o.Format, Size: src.Size(), Fixed: o.Fixed,
-		BlockSize: o.BlockSize, Geometry: g})
+		BlockSize: o.BlockSize, Geometry: g, Flags: WriteBehind})
 	if err != nil {
 		return err
 	}
 	o.Convert.DestinationZero = true
+	if o.Destination.IsLocal() {
+		o.Convert.Writers = cmp.Or(o.Convert.Writers, localWriters)
+	} else {
+		o.Convert.LeastHole = cmp.Or(o.Convert.LeastHole, remoteHole)
+	}
 	err = Convert(ctx, src, dst, o.Convert, o.Progress)
 	if cerr := dst.Close(); err == nil { // else the image goes, whatever closing it says
 		err = LeadFull(cerr)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/time/rate"
-
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhd"
 	"lunless/smbstore/vhdx"
@@ -59,6 +57,7 @@ type CreateDiskOptions struct {
 	Fixed     bool  // VHD and VHDX: all blocks get room at once
 	BlockSize int64 // 0 takes 32 MiB for a VHDX, 2 MiB for a VHD
 	Geometry  block.Geometry
+	Flags     Flags // WriteBehind, DenyWrite
 }
 
 // CreateDisk makes a disk image that must not exist yet, reading as zeroes, and
@@ -67,7 +66,7 @@ func CreateDisk(ctx context.Context, s Store, name string, o CreateDiskOptions) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := s.OpenFile(name, ReadWrite|Create|Exclusive)
+	f, err := s.OpenFile(name, ReadWrite|Create|Exclusive|o.Flags)
 	if err != nil {
 		return nil, err
 	}
@@ -114,59 +113,6 @@ func VHDXSize(n int64, sector int) int64 {
 
 // VHDSize rounds a size up to one that a VHD can have: whole sectors.
 func VHDSize(n int64) int64 { return (n + vhd.SectorSize - 1) / vhd.SectorSize * vhd.SectorSize }
-
-// ConvertOptions steer Convert. The zero value is usable.
-type ConvertOptions struct {
-	Parallel int   // requests in flight; 0 means 8
-	Rate     int64 // bytes a second; 0 is no limit
-	// DestinationZero: the destination is new and reads as zeroes.
-	DestinationZero bool
-}
-
-// ConvertProgress is where a Convert stands, in bytes of the source.
-type ConvertProgress struct {
-	Total, Done, Copied int64 // Done is Copied and what was zero
-}
-
-// Convert copies all of src into dst, which is at least as large, and flushes
-// dst. What is unallocated or zero at the source is not copied. progress may be
-// nil; it is not called concurrently. A full file system is a *FullError.
-func Convert(ctx context.Context, src, dst block.Device, o ConvertOptions, progress func(ConvertProgress)) error {
-	total := src.Size()
-	if dst.Size() < total {
-		return fmt.Errorf("a disk of %d bytes does not fit into one of %d: %w", total, dst.Size(), block.ErrOutOfRange)
-	}
-	m, err := block.NewMirror(src, front{dst, total}, block.MirrorOptions{DestinationZero: o.DestinationZero})
-	if err != nil {
-		return err
-	}
-	pass := block.CopyOptions{Parallel: o.Parallel}
-	var copied int64
-	if o.Rate > 0 {
-		pass.Limit = rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate/4, 1<<20)))
-	}
-	if progress != nil {
-		pass.Progress = func(p block.CopyProgress) {
-			copied = p.Copied
-			progress(ConvertProgress{Total: total, Done: max(total-p.Remaining, 0), Copied: p.Copied})
-		}
-	}
-	if err := m.CopyPass(ctx, pass); err != nil {
-		return LeadFull(err)
-	}
-	if progress != nil {
-		progress(ConvertProgress{Total: total, Done: total, Copied: copied})
-	}
-	return LeadFull(dst.Flush(ctx))
-}
-
-// front is the first bytes of a device.
-type front struct {
-	block.Device
-	size int64
-}
-
-func (f front) Size() int64 { return f.size }
 
 // ImportOptions describe an import.
 type ImportOptions struct {

@@ -91,7 +91,7 @@ func (s *localStore) OpenFile(name string, flags Flags) (File, error) {
 			return nil, s.wrap("open", name, err)
 		}
 	}
-	return &localFile{store: s, name: name, f: f}, nil
+	return &localFile{store: s, name: name, f: f, behind: flags&WriteBehind != 0}, nil
 }
 
 // lockLocal turns the share mode into flock: writers share the lock, one that

@@ -20,6 +20,9 @@ type localFile struct {
 	name   string
 	f      *os.File
 	failed atomic.Bool
+
+	behind  bool         // WriteBehind
+	written atomic.Int64 // bytes, if behind
 }
 
 var (
@@ -52,7 +55,22 @@ func (f *localFile) ReadAt(p []byte, off int64) (int, error) {
 
 func (f *localFile) WriteAt(p []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(p, off)
+	if f.behind {
+		f.startWriteback(int64(n))
+	}
 	return n, f.wrap("write", err)
+}
+
+// writebackStep is after how many bytes written the kernel is asked to begin with
+// what is dirty: large enough for the disk to find long runs.
+const writebackStep = 32 << 20
+
+// startWriteback takes note of n bytes written. It makes nothing stable; an error
+// shows at the Sync.
+func (f *localFile) startWriteback(n int64) {
+	if total := f.written.Add(n); total/writebackStep != (total-n)/writebackStep {
+		_ = unix.SyncFileRange(int(f.f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
 }
 
 func (f *localFile) Sync() error {

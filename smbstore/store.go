@@ -26,6 +26,10 @@ const (
 	// this package on one machine (flock). The SMB client in use cannot express
 	// share modes: there it has no effect, and Store.DeniesWrite says so.
 	DenyWrite
+	// WriteBehind tells that much is going to be written and then synced: a local
+	// store has the kernel begin with it at once, instead of at the Sync. It changes
+	// nothing of what a Sync means.
+	WriteBehind
 )
 
 // ReadWrite is Read|Write.
