@@ -18,7 +18,7 @@ import (
 // peer runs a program that reads disk images, which has to be there.
 func peer(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	pkg := map[string]string{"qemu-img": "qemu-utils", "vhdiinfo": "libvhdi-utils"}[name]
+	pkg := map[string]string{"qemu-img": "qemu-utils", "vhdiinfo": "libvhdi-utils", vhdicat: "python3-libvhdi"}[name]
 	if _, err := exec.LookPath(name); err != nil {
 		t.Fatalf("%s is missing: install the package %s", name, pkg)
 	}

@@ -1,7 +1,6 @@
 package vhd
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -22,7 +21,8 @@ import (
 // cut may leave must open, check clean, hold everything that was flushed, and
 // elsewhere nothing but what was written there or zeroes.
 //
-// CUTS sets how many cuts, SEED the first seed, SABOTAGE a step to leave out.
+// CUTS sets how many cuts, SEED the first seed, SABOTAGE a step to leave out, DISK
+// the kind: dynamic, differencing or, by default, both.
 
 const (
 	cutSector = 512
@@ -38,147 +38,6 @@ var cutBlocks = []int64{0, 1, 2, 3, 126, 127, 128, 129, 255, 256, 257, 383, 384,
 // cutSparse are those of them that have a bitmap with gaps to begin with, and
 // garbage in the gaps.
 var cutSparse = []int64{1, 127, 384, 639}
-
-// versions are what a sector may hold, oldest first; the last is what it reads
-// as now. A version is the number that fills the sector, 0 for zeroes.
-type versions struct {
-	may  []uint64
-	trim bool // the last is a trim: zero, or what was before
-}
-
-// cutModel is what a disk promises.
-type cutModel struct {
-	mu     sync.Mutex
-	blocks map[int64]*blockModel // by block number
-	next   uint64
-
-	verified int
-}
-
-// blockModel has a block's sectors; nil for one that was never written.
-type blockModel [cutBlock / cutSector]*versions
-
-// sector returns the place of a sector's versions.
-func (m *cutModel) sector(s int64) **versions {
-	blk := s / (cutBlock / cutSector)
-	if m.blocks[blk] == nil {
-		m.blocks[blk] = &blockModel{}
-	}
-	return &m.blocks[blk][s%(cutBlock/cutSector)]
-}
-
-func (m *cutModel) begin(off, n int64, tag uint64, trim bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for s := off / cutSector; s < (off+n)/cutSector; s++ {
-		v := m.sector(s)
-		if *v == nil {
-			if tag == 0 {
-				continue
-			}
-			*v = &versions{may: []uint64{0}}
-		}
-		(*v).may = append((*v).may, tag)
-		(*v).trim = trim
-	}
-}
-
-// stable drops what a flush has made impossible, for the sectors that owns picks.
-func (m *cutModel) stable(owns func(sector int64) bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for blk, sectors := range m.blocks {
-		for i, v := range sectors {
-			if v != nil && owns(blk*(cutBlock/cutSector)+int64(i)) {
-				v.settle()
-			}
-		}
-	}
-}
-
-func (v *versions) settle() {
-	if v.trim {
-		return // zero or anything before it, since that may have been zero or a trim itself
-	}
-	v.may = v.may[len(v.may)-1:]
-}
-
-// tag returns a number nobody has written yet.
-func (m *cutModel) tag() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.next++
-	return m.next
-}
-
-// pattern fills p with copies of tag.
-func pattern(p []byte, tag uint64) {
-	be.PutUint64(p, tag)
-	for n := 8; n < len(p); n *= 2 {
-		copy(p[n:], p[:n])
-	}
-}
-
-// verify opens an image and holds it against the model. adopt makes the model
-// that of the image.
-func (m *cutModel) verify(f *block.MemFile, adopt bool) error {
-	if r, err := Check(f); err != nil || !r.Clean() {
-		return fmt.Errorf("check before opening: %v %+v", err, r.Findings)
-	}
-	if m.verified++; m.verified%4 == 0 { // sometimes: it costs as much again
-		ro, err := Open(noClose{f}, OpenOptions{ReadOnly: true})
-		if err != nil {
-			return fmt.Errorf("open read-only: %w", err)
-		}
-		if err := m.compare(ro, false); err != nil {
-			return fmt.Errorf("read-only: %w", err)
-		}
-	}
-	d, err := Open(noClose{f}, OpenOptions{})
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	if err := m.compare(d, adopt); err != nil {
-		return err
-	}
-	if err := d.Close(); err != nil {
-		return fmt.Errorf("close: %w", err)
-	}
-	if r, err := Check(f); err != nil || !r.Clean() || footerNotes(r) {
-		return fmt.Errorf("check after opening: %v %+v", err, r.Findings)
-	}
-	return nil
-}
-
-func (m *cutModel) compare(d *Disk, adopt bool) error {
-	buf, one := make([]byte, cutBlock), make([]byte, cutSector)
-	for _, blk := range cutBlocks {
-		n := min(cutBlock, cutSize-blk*cutBlock)
-		if err := d.ReadAt(context.Background(), buf[:n], blk*cutBlock); err != nil {
-			return fmt.Errorf("read block %d: %w", blk, err)
-		}
-		sectors := m.blocks[blk]
-		for i := range n / cutSector {
-			if sectors == nil || sectors[i] == nil {
-				continue
-			}
-			v, got := sectors[i], buf[i*cutSector:(i+1)*cutSector]
-			tag := be.Uint64(got)
-			pattern(one, tag)
-			if !bytes.Equal(got, one) || !slices.Contains(v.may, tag) {
-				return fmt.Errorf("sector %d of block %d: holds %d, may hold %v", i, blk, tag, v.may)
-			}
-			if adopt {
-				v.may, v.trim = []uint64{tag}, false
-			}
-			clear(got)
-		}
-		if !block.IsZero(buf[:n]) {
-			return fmt.Errorf("block %d holds something where nothing was written", blk)
-		}
-	}
-	return nil
-}
 
 // cutRun is one workload with its cuts.
 type cutRun struct {
@@ -205,8 +64,14 @@ func runCuts(t *testing.T, seed uint64, cuts int) (*cutRun, error) {
 		t:     t,
 		model: &cutModel{blocks: map[int64]*blockModel{}}, kinds: map[string]int{},
 	}
-	if seed%4 == 3 {
+	if seed%4 >= 2 && seed%8 != 2 {
 		r.writers = 3
+	}
+	if kind := os.Getenv("DISK"); kind == "differencing" || kind == "" && seed%2 == 0 {
+		r.model.parent, r.model.gaps = cutParent(), map[int64]bool{}
+		for _, blk := range cutSparse {
+			r.model.gaps[blk] = true
+		}
 	}
 	if err := r.create(); err != nil {
 		return nil, err
@@ -223,16 +88,20 @@ func runCuts(t *testing.T, seed uint64, cuts int) (*cutRun, error) {
 // create makes the disk, with some bitmaps full of gaps.
 func (r *cutRun) create() error {
 	f := block.NewMemFile(0)
-	if err := format(f, CreateOptions{Size: cutSize, BlockSize: cutBlock}); err != nil {
+	o := CreateOptions{Size: cutSize, BlockSize: cutBlock}
+	if r.model.parent != nil {
+		o.Parent = link()
+	}
+	if err := format(f, o); err != nil {
 		return err
 	}
-	d, err := Open(noClose{f}, OpenOptions{})
+	d, err := Open(noClose{f}, OpenOptions{Parent: r.model.parent})
 	if err != nil {
 		return err
 	}
 	spoil(r.t, d, f, cutSparse...)
 	r.file = block.NewPowerCut(f)
-	r.dev, err = Open(r.file, OpenOptions{})
+	r.dev, err = Open(r.file, OpenOptions{Parent: r.model.parent})
 	return err
 }
 
@@ -278,7 +147,7 @@ func (r *cutRun) round() error {
 		r.file.Watch(r.maybeCut)
 	}
 	var err error
-	r.dev, err = Open(r.file, OpenOptions{})
+	r.dev, err = Open(r.file, OpenOptions{Parent: r.model.parent})
 	return err
 }
 
@@ -302,6 +171,8 @@ func (r *cutRun) work(rnd *rand.Rand, w int64) error {
 			off, n = r.widen(rnd, off, n)
 			r.model.begin(off, n, 0, false)
 			err = r.dev.WriteZeroes(ctx, off, n, block.WriteFlags(rnd.IntN(4)/3)*block.NoUnmap)
+		case k == 17 && w == 0 && r.model.parent != nil && rnd.IntN(8) == 0:
+			err = r.dev.Relink(ctx, *moved(rnd.IntN(400)))
 		case k < 19:
 			off, n = r.widen(rnd, off, n)
 			r.model.begin(off, n, 0, true)
@@ -394,7 +265,7 @@ func (r *cutRun) count(kind string, err error) {
 func TestPowerCuts(t *testing.T) {
 	sabotage = os.Getenv("SABOTAGE")
 	defer func() { sabotage = "" }()
-	cuts := envInt(t, "CUTS", 800)
+	cuts := envInt(t, "CUTS", 2000)
 	seed := uint64(envInt(t, "SEED", int(rand.Uint32())))
 	t.Logf("seed %d, %d cuts, sabotage %q", seed, cuts, sabotage)
 	kinds, passed, failed := map[string]int{}, 0, 0
@@ -429,10 +300,12 @@ var lossFound = regexp.MustCompile(`seed \d+, cut \d+: .*(holds|check|open|found
 
 // TestSabotage shows that the soak would notice: with a step left out it fails.
 func TestSabotage(t *testing.T) {
-	for _, name := range []string{"flush-swallowed", "table-early", "bitmap-early", "bitmap-skipped"} {
-		t.Run(name, func(t *testing.T) {
+	for i := range 8 {
+		name, kind := []string{"flush-swallowed", "table-early", "bitmap-early", "bitmap-skipped"}[i/2], []string{"dynamic", "differencing"}[i%2]
+		t.Run(name+" "+kind, func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command(os.Args[0], "-test.run", "^TestPowerCuts$")
-			cmd.Env = append(os.Environ(), "SABOTAGE="+name, "CUTS=2000", "SEED=1")
+			cmd.Env = append(os.Environ(), "SABOTAGE="+name, "DISK="+kind, "CUTS=2000", "SEED=1")
 			out, err := cmd.CombinedOutput()
 			if err == nil || !lossFound.Match(out) {
 				t.Fatalf("the soak passes without noticing (%v):\n%s", err, out)

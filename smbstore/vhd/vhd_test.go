@@ -142,55 +142,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// FuzzOpen: a mutated image gives an error or a disk that serves every request
-// with data or an error; what parses re-encodes to what parses to the same.
-func FuzzOpen(f *testing.F) {
-	f.Add(dynamic(func(*footer, *header) {}), uint16(60), byte(2), true)
-	f.Add(dynamic(func(f *footer, _ *header) { f.CurrentSize = 4096 }), uint16(0), byte(0), false)
-	f.Add(dynamic(func(*footer, *header) {}), uint16(2055), byte(1), true)
-	f.Fuzz(func(t *testing.T, b []byte, at uint16, with byte, tail bool) {
-		if len(b) >= 2560 && len(b) < 1<<20 {
-			b = bytes.Clone(b)
-			b[int(at)%2560] ^= with
-			be.PutUint32(b[64:], sum(b[:512], 64))
-			be.PutUint32(b[512+36:], sum(b[512:1536], 36))
-			if tail {
-				copy(b[len(b)-footerSize:], b[:footerSize])
-			}
-		}
-		file := memory(t, b)
-		if _, err := Check(file); err != nil {
-			t.Fatalf("Check: %v", err) // memory does not fail
-		}
-		for _, ro := range []bool{true, false} {
-			d, err := Open(noClose{file}, OpenOptions{ReadOnly: ro})
-			if err != nil {
-				continue
-			}
-			again := make([]byte, footerSize)
-			d.im.ft.encode(again)
-			if back, err := decodeFooter(again, 0); err != nil || back != d.im.ft {
-				t.Fatalf("footer %+v comes back as %+v: %v", d.im.ft, back, err)
-			}
-			exercise(d)
-		}
-	})
-}
-
-// exercise sends requests whose outcome does not matter.
-func exercise(d *Disk) {
-	p := make([]byte, min(d.Size(), 10000))
-	for _, off := range []int64{0, d.Size() / 2, d.Size() - int64(len(p))} {
-		_ = d.ReadAt(ctx, p, off)
-		_ = d.WriteAt(ctx, p, off, block.FUA)
-		_ = d.WriteZeroes(ctx, off, int64(len(p)), 0)
-	}
-	_ = d.Trim(ctx, 0, min(d.Size(), 1<<20))
-	_ = d.Extents(ctx, 0, min(d.Size(), 1<<20), func(block.Extent) error { return nil })
-	_ = d.Flush(ctx)
-	_ = d.Close()
-}
-
 // noClose is a file that outlives its disk.
 type noClose struct{ *block.MemFile }
 

@@ -88,6 +88,7 @@ func spoil(t testing.TB, d *Disk, f *block.MemFile, blocks ...int64) {
 	t.Helper()
 	for _, blk := range blocks {
 		must(t, d.WriteZeroes(ctx, blk*d.blockSize, 512, block.NoUnmap))
+		must(t, d.Flush(ctx))
 		at := int64(d.table[blk].Load()) * SectorSize
 		_, err := f.WriteAt(bytes.Repeat([]byte{0xaa}, int(d.blockSize/SectorSize/8)), at)
 		must(t, err)
