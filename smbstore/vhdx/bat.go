@@ -52,6 +52,7 @@ func (d *Disk) entryOffset(blk int64) int64 { return d.geo.Load().bat + d.batInd
 // setEntry makes e a payload block's entry, with room to be given back once it
 // is stable. The caller holds the block's lock alone.
 func (d *Disk) setEntry(ctx context.Context, blk int64, e batEntry, freed room) error {
+	d.noteChange(blk, 0, d.blockSize)
 	at := d.entryOffset(blk)
 	return d.edit(ctx, 1, func(m metaEdit) error {
 		if err := m.own(at, 8); err != nil {

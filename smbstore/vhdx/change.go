@@ -97,6 +97,7 @@ func (d *Disk) zeroBlock(ctx context.Context, blk, in, n int64, keep bool) error
 	if err != nil {
 		return err
 	}
+	d.noteChange(blk, in, n)
 	fixed := d.im.params.LeaveAllocated
 	present := e.state() == statePresent
 	switch {
@@ -128,6 +129,7 @@ func (d *Disk) trimBlock(ctx context.Context, blk, in, n int64) error {
 	if !ok {
 		return nil
 	}
+	d.noteChange(blk, in, n)
 	if err := p.PunchHole(e.offset()+in, n); err != nil && !isUnsupported(err) {
 		return fmt.Errorf("trim at file offset %#x: %w", e.offset()+in, err)
 	}
@@ -213,6 +215,11 @@ func (d *Disk) commitPages(updates []update, flushed, last int64) error {
 		if _, err := d.own.WriteAt(u.Data, u.Offset); err != nil {
 			return fmt.Errorf("write metadata at %#x: %w", u.Offset, err)
 		}
+		if off, ok := d.mirror.place(u.Offset); ok {
+			if err := d.writeFile(u.Data, off); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -231,7 +238,7 @@ func (d *Disk) Close() error {
 	d.flushMu.Lock()
 	defer d.flushMu.Unlock()
 	var err error
-	if !d.ro && !d.failed.Load() && d.begun.Load() {
+	if !d.ro && !d.failed.Load() && d.hdr.changed() {
 		err = d.finish()
 	}
 	return errors.Join(err, d.own.Close())

@@ -55,7 +55,8 @@ func (r *Report) blocks(im *image) error {
 
 // visit takes one entry that is not all zero, in the table's order.
 func (c *batCheck) visit(i int64, e batEntry, at int64) {
-	if i >= c.im.params.batEntries() {
+	p := &c.im.params
+	if ratio := p.chunkRatio(); pastEnd(i, ratio, p.blocks(), (p.blocks()+ratio-1)/ratio) {
 		c.r.add(Note, at, "BAT entry %d lies past the disk's end, but is not zero: %#x", i, uint64(e))
 		return
 	}

@@ -33,11 +33,14 @@ type Disk struct {
 	stripes   [stripes]sync.RWMutex
 	begun     atomic.Bool // the headers tell of this session's changes
 	closed    atomic.Bool
+	busy      chan struct{}         // holds one value while the layout is being changed (maintain)
+	watch     atomic.Pointer[watch] // what maintenance wants to know of changes
 	failed    atomic.Bool
 
-	flushMu sync.Mutex // held through a flush; guards log and inUse
+	flushMu sync.Mutex // held through a flush; guards log, inUse and mirror
 	log     logWriter
 	inUse   bool // the header has the log's GUID
+	mirror  *batMirror
 	started atomic.Int64
 	ended   int64 // flushes done; under flushMu
 }
@@ -114,6 +117,7 @@ func (d *Disk) writeBlock(ctx context.Context, p []byte, blk, in int64) error {
 		return err
 	}
 	if e.state() == statePresent { // somebody was faster
+		d.noteChange(blk, in, int64(len(p)))
 		return d.writeFile(p, e.offset()+in)
 	}
 	return d.allocate(ctx, blk, e, p, in)
@@ -127,6 +131,7 @@ func (d *Disk) writeInPlace(l *sync.RWMutex, p []byte, blk, in int64) (done bool
 	if err != nil || e.state() != statePresent {
 		return false, err
 	}
+	d.noteChange(blk, in, int64(len(p)))
 	return true, d.writeFile(p, e.offset()+in)
 }
 

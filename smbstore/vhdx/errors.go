@@ -20,6 +20,8 @@ var (
 	ErrDifferencing = fmt.Errorf("differencing disks are not supported: %w", ErrUnsupported)
 	// ErrBadOptions: a disk cannot be created as asked.
 	ErrBadOptions = errors.New("invalid disk options")
+	// ErrTailInUse: a disk cannot shrink to a size past which it holds data.
+	ErrTailInUse = errors.New("what would be cut off is in use")
 )
 
 // FormatError says what is wrong and where.

@@ -31,7 +31,9 @@ func (d *Disk) Info() Info {
 	d.hdr.mu.Lock()
 	h := d.hdr.cur
 	d.hdr.mu.Unlock()
-	return d.im.info(h, d.space.fileSize.Load())
+	in := d.im.info(h, d.space.fileSize.Load())
+	in.VirtualSize = d.Size()
+	return in
 }
 
 func (im *image) info(h header, fileSize int64) Info {

@@ -87,6 +87,16 @@ func decodeMetadataTable(b []byte, regionLength, off int64) (*metadataTable, err
 	return t, checkOverlap(spans, off)
 }
 
+// system returns the item of a GUID that is no user's, or nil.
+func (t *metadataTable) system(id GUID) *metadataItem {
+	for i := range t.Items {
+		if it := &t.Items[i]; it.ID == id && it.Flags&flagIsUser == 0 {
+			return it
+		}
+	}
+	return nil
+}
+
 // params are the known metadata items (MS-VHDX 2.6.2).
 type params struct {
 	BlockSize          uint32

@@ -58,7 +58,7 @@ func newDisk(im *image, f block.File, opts OpenOptions) *Disk {
 		im: im, f: im.f, own: f, ro: opts.ReadOnly,
 		blockSize: int64(im.params.BlockSize), ratio: im.params.chunkRatio(),
 		log: newLogWriter(f, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)),
-		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot},
+		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot}, busy: make(chan struct{}, 1),
 	}
 	d.meta = newMetaCache(im.f, opts.CachePages, d.log.limit)
 	d.geo.Store(&geometry{size: int64(im.params.VirtualSize), bat: int64(im.bat.Offset), spans: im.spans})

@@ -35,6 +35,13 @@ type space struct {
 	end      int64      // nothing in use lies at or past it
 	fresh    int64      // what lies at or past it has never been written: reads as zeroes
 	free     []room     // below end, by offset; no two overlap or touch
+	rec      *recording // nil, unless what is in use is being found out anew
+}
+
+// recording is what happens to room while the BAT is read. Room released
+// meanwhile is given out again only afterwards.
+type recording struct {
+	taken, released []room
 }
 
 // alloc returns room for n bytes, the lowest that there is; n is a multiple of
@@ -55,7 +62,15 @@ func (s *space) alloc(n int64) (off int64, zeroed bool, err error) {
 	zeroed = off >= s.fresh
 	s.end = off + n
 	s.fresh = max(s.fresh, s.end)
+	s.note(room{off, n})
 	return off, zeroed, nil
+}
+
+// note records room that is given out; under mu.
+func (s *space) note(r room) {
+	if s.rec != nil {
+		s.rec.taken = append(s.rec.taken, r)
+	}
 }
 
 // allocBelow is alloc for room that ends at or below limit; ok is false if there
@@ -80,6 +95,7 @@ func (s *space) take(n, limit int64) (off int64, ok bool) {
 		} else {
 			s.free[i] = room{r.off + n, r.n - n}
 		}
+		s.note(room{r.off, n})
 		return r.off, true
 	}
 	return 0, false
@@ -109,6 +125,10 @@ func (s *space) grow(need int64) error {
 func (s *space) release(rooms ...room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.rec != nil {
+		s.rec.released = append(s.rec.released, rooms...)
+		return
+	}
 	for _, r := range rooms {
 		s.put(r)
 	}
@@ -156,6 +176,39 @@ func (s *space) used() int64 {
 func (s *space) adopt(u *usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.learn(u)
+}
+
+// learn is adopt under mu.
+func (s *space) learn(u *usage) {
 	s.end = u.end()
 	s.free = u.runs(s.end, maxRuns)
+}
+
+// record begins a recording.
+func (s *space) record() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rec = &recording{}
+}
+
+// recorded ends a recording, if there is one. Unless u is nil, what is known of
+// the file becomes what u says of it, and what has happened since record.
+func (s *space) recorded(u *usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec := s.rec
+	if rec == nil {
+		return
+	}
+	s.rec = nil
+	if u != nil {
+		for _, r := range rec.taken {
+			u.mark(r.off, r.n)
+		}
+		s.learn(u)
+	}
+	for _, r := range rec.released {
+		s.put(r)
+	}
 }

@@ -12,11 +12,17 @@ func newUsage(fileSize int64) *usage {
 	return &usage{words: make([]uint64, (fileSize+64*mib-1)/(64*mib))}
 }
 
-// mark sets the megabytes of [off, off+n) and returns the first that was set
-// already, or -1. What lies past the file is ignored.
+// mark sets the megabytes of [off, off+n), which lies below maxFileSize, and
+// returns the first that was set already, or -1.
 func (u *usage) mark(off, n int64) int64 {
 	twice := int64(-1)
-	for m := off / mib; m < (off+n)/mib && m/64 < int64(len(u.words)); m++ {
+	if n <= 0 {
+		return twice
+	}
+	if need := (off + n + 64*mib - 1) / (64 * mib); need > int64(len(u.words)) {
+		u.words = append(u.words, make([]uint64, need-int64(len(u.words)))...)
+	}
+	for m := off / mib; m < (off+n)/mib; m++ {
 		w, bit := &u.words[m/64], uint64(1)<<(m%64)
 		if *w&bit != 0 {
 			if twice < 0 {

@@ -43,6 +43,13 @@ func (w *headerWriter) update(change func(h *header)) error {
 	return nil
 }
 
+// changed tells whether the headers tell of this session.
+func (w *headerWriter) changed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written
+}
+
 // logWriter appends sequences to the ring. A sequence is all the entries of one
 // flush; it begins where the last one ended and takes less than half of the
 // ring, so that the last one stays whole until this one is.
@@ -62,7 +69,8 @@ func newLogWriter(f block.File, off, length int64) logWriter {
 	return logWriter{f: f, off: off, length: length, perEntry: perEntry, limit: int(sectors / (perEntry + 1) * perEntry)}
 }
 
-// write writes one sequence and makes it stable. If the log was not in use, it
+// write writes one sequence and makes it stable; without updates, it is one entry
+// that tells of the file's size. If the log was not in use, it
 // now is as soon as the header says so: the caller's next step. flushed and last
 // are FlushedFileOffset and LastFileOffset (MS-VHDX 2.3.1.1).
 func (w *logWriter) write(updates []update, flushed, last int64) error {
@@ -70,7 +78,7 @@ func (w *logWriter) write(updates []update, flushed, last int64) error {
 		w.guid, w.seq = newGUID(), 0
 	}
 	tail := w.head
-	for len(updates) > 0 {
+	for first := true; first || len(updates) > 0; first = false {
 		n := min(len(updates), w.perEntry)
 		w.seq++
 		e := logEntry{
