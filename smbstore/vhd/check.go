@@ -85,7 +85,11 @@ func (r *Report) structures(im *image) {
 func (r *Report) blocks(im *image) error {
 	bad, nbad := make(fullMaps, (len(im.table)+63)/64), int64(0) // blocks whose bitmaps say nothing
 	_, count, err := im.eachMisplaced(func(blk, at int64, why string) error {
-		r.add(Damage, im.entryOffset(blk), "table entry of block %d: its place %#x %s", blk, at, why)
+		if r.full() { // of a table full of nonsense
+			r.More++
+		} else {
+			r.add(Damage, im.entryOffset(blk), "table entry of block %d: its place %#x %s", blk, at, why)
+		}
 		if !bad.get(blk) {
 			bad.set(blk)
 			nbad++

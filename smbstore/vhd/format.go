@@ -71,8 +71,9 @@ const (
 
 	maxSize      = 64 << 40
 	maxBlockSize = 256 << 20
-	// maxEntries bounds the table in memory to 64 MiB: 32 TiB in blocks of 2 MiB.
-	maxEntries = 1 << 24
+	// maxEntries bounds the table in memory to 16 MiB: 2 TiB, which is what entries
+	// of 32 bits reach, in the smallest blocks that Hyper-V makes, of 512 KiB.
+	maxEntries = 1 << 22
 )
 
 var be = binary.BigEndian

@@ -72,24 +72,30 @@ func (im *image) blocksEnd() int64 {
 // says, and returns the end of all that is in use and how many blocks have room.
 func (im *image) eachMisplaced(visit func(blk, at int64, why string) error) (end, count int64, err error) {
 	spans, limit, stride := im.spans(), im.blocksEnd(), im.mapSize+im.blockSize
-	for _, s := range spans {
+	overlaps := make([]string, len(spans))
+	for i, s := range spans {
 		end = max(end, roundUp(s.end, SectorSize))
+		overlaps[i] = "overlaps the " + s.what
 	}
-	var inside []uint64 // sector<<32 | block
+	for i := range im.table {
+		if im.table[i].Load() != unused {
+			count++
+		}
+	}
+	inside := make([]uint64, 0, count) // sector<<32 | block
 	for i := range im.table {
 		e := im.table[i].Load()
 		if e == unused {
 			continue
 		}
-		count++
 		at := int64(e) * SectorSize
 		why := ""
 		if at > limit-stride {
 			why = "lies outside the file"
 		}
-		for _, s := range spans {
+		for i, s := range spans {
 			if at < s.end && at+stride > s.off {
-				why = "overlaps the " + s.what
+				why = overlaps[i]
 			}
 		}
 		if why == "" {

@@ -54,6 +54,11 @@ func (r *Report) Clean() bool {
 	return true
 }
 
+// full tells that another damage would only be counted.
+func (r *Report) full() bool {
+	return len(r.Findings) >= maxFindings && r.Findings[maxFindings-1].Severity == Damage
+}
+
 func (r *Report) add(s Severity, off int64, format string, args ...any) {
 	if len(r.Findings) >= maxFindings {
 		// Damage is never dropped in favour of notes: one stays for sure.
