@@ -18,11 +18,19 @@ func (d *Disk) begin() error {
 	if d.closed.Load() {
 		return block.ErrClosed
 	}
-	if err := d.hdr.update(func(h *header) { h.DataWriteGUID = newGUID() }); err != nil {
+	if err := d.hdr.update(func(h *header) { h.DataWriteGUID = d.nextIdentity() }); err != nil {
 		return d.fail(err)
 	}
 	d.begun.Store(true)
 	return nil
+}
+
+// nextIdentity is the DataWriteGUID of the content that is about to be.
+func (d *Disk) nextIdentity() GUID {
+	if d.dataWrite != (GUID{}) {
+		return d.dataWrite
+	}
+	return newGUID()
 }
 
 // fail marks the disk as failed for good.
@@ -78,7 +86,7 @@ func (d *Disk) zeroFile(off, n int64, unmap bool) error {
 // What an entry that is not present points to may be another's by now: it is not
 // used again before the next Open has seen that it is free.
 func (d *Disk) givenUp(e batEntry) room {
-	if e.state() != statePresent || checkPlace(d.geo.Load().spans, e.offset(), d.blockSize, d.space.fileSize.Load()) != nil {
+	if e.state() != statePresent && e.state() != statePartial || checkPlace(d.geo.Load().spans, e.offset(), d.blockSize, d.space.fileSize.Load()) != nil {
 		return room{}
 	}
 	return room{e.offset(), d.blockSize}
@@ -86,7 +94,7 @@ func (d *Disk) givenUp(e batEntry) room {
 
 // whole tells whether [in, in+n) is all of a block that belongs to the disk.
 func (d *Disk) whole(blk, in, n int64) bool {
-	return in == 0 && n == min(d.blockSize, d.Size()-blk*d.blockSize)
+	return in == 0 && n == d.length(blk)
 }
 
 func (d *Disk) zeroBlock(ctx context.Context, blk, in, n int64, keep bool) error {
@@ -98,9 +106,13 @@ func (d *Disk) zeroBlock(ctx context.Context, blk, in, n int64, keep bool) error
 		return err
 	}
 	d.noteChange(blk, in, n)
-	fixed := d.im.params.LeaveAllocated
-	present := e.state() == statePresent
+	fixed := d.im.params.fixed()
+	present, partial := e.state() == statePresent, e.state() == statePartial
 	switch {
+	case (partial || d.absent(e)) && !keep && d.whole(blk, in, n):
+		return d.setEntry(ctx, blk, makeEntry(stateZero, 0), d.givenUp(e))
+	case partial || d.absent(e):
+		return d.put(ctx, blk, e, nil, in, n, !keep)
 	case !present && keep:
 		return d.allocate(ctx, blk, e, nil, 0)
 	case present && !keep && !fixed && d.whole(blk, in, n):
@@ -119,7 +131,7 @@ func (d *Disk) trimBlock(ctx context.Context, blk, in, n int64) error {
 	l.Lock()
 	defer l.Unlock()
 	e, err := d.lookup(blk)
-	if err != nil || e.state() != statePresent || d.im.params.LeaveAllocated {
+	if err != nil || e.state() != statePresent && e.state() != statePartial || d.im.params.fixed() {
 		return err
 	}
 	if d.whole(blk, in, n) {
@@ -226,7 +238,7 @@ func (d *Disk) commitPages(updates []update, flushed, last int64) error {
 
 // Close implements block.Device: it flushes, takes the log out of use, cuts
 // unused room off the file's end and closes the file, which it does even after
-// an error.
+// an error. A parent is closed after it.
 func (d *Disk) Close() error {
 	if d.closed.Swap(true) {
 		return block.ErrClosed
@@ -241,7 +253,11 @@ func (d *Disk) Close() error {
 	if !d.ro && !d.failed.Load() && d.hdr.changed() {
 		err = d.finish()
 	}
-	return errors.Join(err, d.own.Close())
+	err = errors.Join(err, d.own.Close())
+	if d.parent != nil {
+		err = errors.Join(err, d.parent.Close())
+	}
+	return err
 }
 
 func (d *Disk) finish() error {
@@ -261,7 +277,7 @@ func (d *Disk) finish() error {
 			return err
 		}
 	}
-	if d.im.params.LeaveAllocated {
+	if d.im.params.fixed() {
 		return nil
 	}
 	if end := d.space.used(); end < d.space.fileSize.Load() {

@@ -10,11 +10,18 @@ import (
 // CreateOptions describe a new disk. Zero fields take the defaults.
 type CreateOptions struct {
 	Size               int64 // virtual size: 1 MiB to 64 TiB, a multiple of the logical sector
-	BlockSize          int64 // 1 MiB to 256 MiB, a power of two; default 32 MiB
+	BlockSize          int64 // 1 MiB to 256 MiB, a power of two; default 32 MiB, with a parent 2 MiB
 	LogicalSectorSize  int   // 512 (default) or 4096
 	PhysicalSectorSize int   // 512 or 4096 (default)
 	Fixed              bool  // all blocks get room at once
-	ID                 GUID  // virtual disk ID; default random
+	ID                 GUID  // virtual disk ID; default random, or that of a *Disk that is the parent
+	// Parent makes a differencing disk, with this as its parent locator.
+	Parent *ParentLink
+	// ParentDevice is the parent. Size and sector sizes that are not given are the
+	// parent's, and so is virtual disk metadata that this package does not know. The
+	// Disk owns it once Create succeeded. Without it a differencing disk is opened
+	// Bare.
+	ParentDevice block.Device
 }
 
 const (
@@ -26,7 +33,47 @@ const (
 	batStart    = 3 * mib
 )
 
+// inherit takes from the parent what was not given.
+func (o *CreateOptions) inherit() error {
+	if o.Parent == nil {
+		if o.ParentDevice != nil {
+			return fmt.Errorf("a parent without a link to it: %w", ErrBadOptions)
+		}
+		return nil
+	}
+	if o.Fixed {
+		return fmt.Errorf("a differencing disk cannot be fixed: %w", ErrBadOptions)
+	}
+	if o.BlockSize == 0 {
+		o.BlockSize = 2 * mib
+	}
+	if o.ParentDevice == nil {
+		return nil
+	}
+	g := o.ParentDevice.Geometry()
+	if o.Size == 0 {
+		o.Size = o.ParentDevice.Size()
+	}
+	if o.LogicalSectorSize == 0 {
+		o.LogicalSectorSize = g.LogicalSectorSize
+	}
+	if o.PhysicalSectorSize == 0 {
+		o.PhysicalSectorSize = g.PhysicalSectorSize
+	}
+	if o.LogicalSectorSize != g.LogicalSectorSize {
+		return fmt.Errorf("logical sector size is %d, that of the parent %d: %w: %w",
+			o.LogicalSectorSize, g.LogicalSectorSize, ErrWrongParent, ErrBadOptions)
+	}
+	if p, ok := o.ParentDevice.(*Disk); ok && o.ID == (GUID{}) {
+		o.ID = p.im.params.ID // MS-VHDX 2.6.1.2: IsVirtualDisk
+	}
+	return nil
+}
+
 func (o CreateOptions) params() (params, error) {
+	if err := o.inherit(); err != nil {
+		return params{}, err
+	}
 	if o.BlockSize == 0 {
 		o.BlockSize = 32 * mib
 	}
@@ -40,7 +87,7 @@ func (o CreateOptions) params() (params, error) {
 		o.ID = newGUID()
 	}
 	p := params{
-		BlockSize: uint32(o.BlockSize), LeaveAllocated: o.Fixed, VirtualSize: uint64(o.Size), ID: o.ID,
+		BlockSize: uint32(o.BlockSize), LeaveAllocated: o.Fixed, HasParent: o.Parent != nil, VirtualSize: uint64(o.Size), ID: o.ID,
 		LogicalSectorSize: uint32(o.LogicalSectorSize), PhysicalSectorSize: uint32(o.PhysicalSectorSize),
 	}
 	bad := func(format string, args ...any) (params, error) {
@@ -69,13 +116,57 @@ func Create(f block.File, opts CreateOptions) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := format(f, &p); err != nil {
+	meta, err := opts.metadata(&p)
+	if err != nil {
+		return nil, err
+	}
+	if err := format(f, &p, meta); err != nil {
 		return nil, fmt.Errorf("create disk image: %w", err)
 	}
-	return Open(f, OpenOptions{})
+	return Open(f, OpenOptions{Parent: opts.ParentDevice, Bare: opts.Parent != nil && opts.ParentDevice == nil})
 }
 
-func format(f block.File, p *params) error {
+// metadata is what goes to the start of the metadata region.
+func (o CreateOptions) metadata(p *params) ([]byte, error) {
+	if o.Parent == nil {
+		return p.encodeMetadata(nil, nil)
+	}
+	if o.Parent.Linkage2 != (GUID{}) { // MS-VHDX 2.6.2.6.3
+		return nil, fmt.Errorf("parent_linkage2 in a new disk: %w", ErrBadOptions)
+	}
+	locator, err := (&parentLocator{Link: *o.Parent}).encode()
+	if err != nil {
+		return nil, err
+	}
+	var more []itemContent
+	if d, ok := o.ParentDevice.(*Disk); ok {
+		if more, err = d.virtualDiskItems(); err != nil {
+			return nil, err
+		}
+	}
+	return p.encodeMetadata(locator, more)
+}
+
+// virtualDiskItems returns the items of the virtual disk that are not known: a
+// child has them too (MS-VHDX 2.6.1.2).
+func (d *Disk) virtualDiskItems() ([]itemContent, error) {
+	d.linkMu.Lock()
+	defer d.linkMu.Unlock()
+	var out []itemContent
+	for _, it := range d.im.items.Items {
+		if _, known := knownItems[it.ID]; known && it.Flags&flagIsUser == 0 || it.Flags&flagIsVirtualDisk == 0 {
+			continue
+		}
+		data := make([]byte, it.Length)
+		if err := readFull(d.f, data, int64(d.im.metadata.Offset)+int64(it.Offset)); err != nil {
+			return nil, err
+		}
+		out = append(out, itemContent{it.ID, it.Flags, data})
+	}
+	return out, nil
+}
+
+func format(f block.File, p *params, meta []byte) error {
 	batSize := roundUp(p.batEntries()*8, mib)
 	payload := batStart + batSize
 	size := payload
@@ -92,7 +183,7 @@ func format(f block.File, p *params) error {
 			return err
 		}
 	}
-	if _, err := f.WriteAt(p.encodeMetadata(), metaStart); err != nil {
+	if _, err := f.WriteAt(meta, metaStart); err != nil {
 		return err
 	}
 	if err := writeSection(f, batSize); err != nil {

@@ -18,19 +18,25 @@ const stripes = 256
 //
 // A request holds its block's lock, shared; one that gives a block room or takes
 // it away holds it alone. Lock order: stripes (one at a time; all, in order, by
-// Close and quiesce), flushMu, then meta.mu, space.mu or hdr.mu (none inside another).
+// Close and quiesce), bitmapMu, flushMu, then meta.mu, space.mu or hdr.mu (none inside another).
 type Disk struct {
 	im        *image
 	f         block.File // what is read: own, or an overlay of it
 	own       block.File // what is written and closed
 	ro        bool
 	blockSize int64
+	sector    int64 // logical sector size
 	ratio     int64 // payload blocks a sector bitmap block stands for
+	parent    block.Device
+	link      atomic.Pointer[parentLocator] // nil without parent
+	dataWrite GUID                          // DataWriteGUID to take; zero: a random one
 	geo       atomic.Pointer[geometry]
 	meta      *metaCache
 	space     space
 	hdr       headerWriter
 	stripes   [stripes]sync.RWMutex
+	linkMu    sync.Mutex  // held to change the parent locator
+	bitmapMu  sync.Mutex  // held to give a chunk a sector bitmap block
 	begun     atomic.Bool // the headers tell of this session's changes
 	closed    atomic.Bool
 	busy      chan struct{}         // holds one value while the layout is being changed (maintain)
@@ -65,7 +71,7 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	for len(p) > 0 {
 		blk, in := off/d.blockSize, off%d.blockSize
 		n := min(int64(len(p)), d.blockSize-in)
-		if err := d.readBlock(p[:n], blk, in); err != nil {
+		if err := d.readBlock(ctx, p[:n], blk, in); err != nil {
 			return err
 		}
 		p, off = p[n:], off+n
@@ -73,7 +79,7 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-func (d *Disk) readBlock(p []byte, blk, in int64) error {
+func (d *Disk) readBlock(ctx context.Context, p []byte, blk, in int64) error {
 	l := &d.stripes[blk%stripes]
 	l.RLock()
 	defer l.RUnlock()
@@ -81,11 +87,16 @@ func (d *Disk) readBlock(p []byte, blk, in int64) error {
 	if err != nil {
 		return err
 	}
-	if e.state() != statePresent {
-		clear(p)
-		return nil
+	switch {
+	case e.state() == statePresent:
+		return readFull(d.f, p, e.offset()+in)
+	case e.state() == statePartial:
+		return d.readPartial(ctx, p, blk, in, e.offset())
+	case d.absent(e):
+		return d.readParent(ctx, p, blk*d.blockSize+in)
 	}
-	return readFull(d.f, p, e.offset()+in)
+	clear(p)
+	return nil
 }
 
 // WriteAt implements block.Device. On blocks that have room it allocates nothing.
@@ -106,33 +117,47 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64, flags block.Wri
 
 func (d *Disk) writeBlock(ctx context.Context, p []byte, blk, in int64) error {
 	l := &d.stripes[blk%stripes]
-	done, err := d.writeInPlace(l, p, blk, in)
-	if done || err != nil {
+	done, filled, err := d.writeInPlace(ctx, l, p, blk, in)
+	if err != nil || done && !filled {
 		return err
 	}
 	l.Lock()
 	defer l.Unlock()
 	e, err := d.lookup(blk)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if e.state() == statePresent { // somebody was faster
+	case filled:
+		if e.state() == statePartial {
+			return d.complete(ctx, blk, e)
+		}
+		return nil // or somebody has done it since
+	case e.state() == statePresent: // somebody was faster
 		d.noteChange(blk, in, int64(len(p)))
 		return d.writeFile(p, e.offset()+in)
+	case e.state() == statePartial || d.absent(e):
+		return d.put(ctx, blk, e, p, in, int64(len(p)), false)
 	}
 	return d.allocate(ctx, blk, e, p, in)
 }
 
-// writeInPlace writes to a block that has room; done is false if it has none.
-func (d *Disk) writeInPlace(l *sync.RWMutex, p []byte, blk, in int64) (done bool, err error) {
+// writeInPlace writes to a block that has room; done is false if it has none, or
+// if the parent has something of a sector that is written in part. filled is as
+// of overwrite.
+func (d *Disk) writeInPlace(ctx context.Context, l *sync.RWMutex, p []byte, blk, in int64) (done, filled bool, err error) {
 	l.RLock()
 	defer l.RUnlock()
 	e, err := d.lookup(blk)
-	if err != nil || e.state() != statePresent {
-		return false, err
+	switch {
+	case err != nil:
+		return false, false, err
+	case e.state() == statePresent:
+		d.noteChange(blk, in, int64(len(p)))
+		return true, false, d.writeFile(p, e.offset()+in)
+	case e.state() == statePartial:
+		return d.overwrite(ctx, p, blk, in, e.offset())
 	}
-	d.noteChange(blk, in, int64(len(p)))
-	return true, d.writeFile(p, e.offset()+in)
+	return false, false, nil
 }
 
 func (d *Disk) writeFile(p []byte, off int64) error {
@@ -185,68 +210,6 @@ func (d *Disk) settle(ctx context.Context, flags block.WriteFlags) error {
 	return nil
 }
 
-// Extents implements block.Device: blocks that were never written are
-// Unallocated, others without room Zero; within blocks the file's holes are Zero
-// where it knows them.
-func (d *Disk) Extents(ctx context.Context, off, n int64, visit func(block.Extent) error) error {
-	if err := d.check(ctx, off, n); err != nil {
-		return err
-	}
-	m := block.NewMerger(visit)
-	var runs []block.Extent
-	for n > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		blk, in := off/d.blockSize, off%d.blockSize
-		c := min(n, d.blockSize-in)
-		var err error
-		if runs, err = d.blockExtents(runs[:0], blk, in, c); err != nil {
-			return err
-		}
-		for _, e := range runs {
-			if err := m.Add(e); err != nil {
-				return err
-			}
-		}
-		off, n = off+c, n-c
-	}
-	return m.Flush()
-}
-
-// blockExtents appends the extents of part of a block, in the disk's offsets.
-func (d *Disk) blockExtents(runs []block.Extent, blk, in, n int64) ([]block.Extent, error) {
-	l := &d.stripes[blk%stripes]
-	l.RLock()
-	defer l.RUnlock()
-	e, err := d.lookup(blk)
-	if err != nil {
-		return runs, err
-	}
-	at := blk*d.blockSize + in
-	switch e.state() {
-	case statePresent:
-	case stateNotPresent:
-		return append(runs, block.Extent{Offset: at, Length: n, State: block.Unallocated}), nil
-	default:
-		return append(runs, block.Extent{Offset: at, Length: n, State: block.Zero}), nil
-	}
-	if x, ok := d.f.(block.Extenter); ok {
-		shift := at - (e.offset() + in)
-		kept := len(runs)
-		err := x.FileExtents(e.offset()+in, n, func(r block.Extent) error {
-			r.Offset += shift
-			runs = append(runs, r)
-			return nil
-		})
-		if err == nil || !isUnsupported(err) {
-			return runs, err
-		}
-		runs = runs[:kept]
-	}
-	return append(runs, block.Extent{Offset: at, Length: n, State: block.Data}), nil
-}
-
 // lookup returns a block's entry, checked against the file. The caller holds the
 // block's lock.
 func (d *Disk) lookup(blk int64) (batEntry, error) {
@@ -266,6 +229,11 @@ func (d *Disk) lookup(blk int64) (batEntry, error) {
 	switch e.state() {
 	case stateNotPresent, stateUndefined, stateZero, stateUnmapped:
 		return e, nil
+	case statePartial:
+		if !d.im.params.HasParent {
+			break
+		}
+		fallthrough
 	case statePresent:
 		err := checkPlace(g.spans, e.offset(), d.blockSize, d.space.fileSize.Load())
 		if err == nil {
@@ -292,7 +260,7 @@ func (d *Disk) checkWrite(ctx context.Context, off, n int64) error {
 	if err := d.check(ctx, off, n); err != nil {
 		return err
 	}
-	if d.ro {
+	if d.ro || d.bare() {
 		return block.ErrReadOnly
 	}
 	if d.failed.Load() {

@@ -16,8 +16,10 @@ var (
 	// ErrUnsupported: a version, required region, required metadata item or size
 	// this package does not know.
 	ErrUnsupported = errors.New("feature is not supported")
-	// ErrDifferencing: the disk has a parent. It is also ErrUnsupported.
-	ErrDifferencing = fmt.Errorf("differencing disks are not supported: %w", ErrUnsupported)
+	// ErrNoParent: a differencing disk needs its parent, which was not given.
+	ErrNoParent = errors.New("parent of a differencing disk is needed")
+	// ErrWrongParent: the parent given is not one that the disk can have.
+	ErrWrongParent = errors.New("parent does not fit")
 	// ErrBadOptions: a disk cannot be created as asked.
 	ErrBadOptions = errors.New("invalid disk options")
 	// ErrTailInUse: a disk cannot shrink to a size past which it holds data.

@@ -146,7 +146,7 @@ func TestRefused(t *testing.T) {
 		{"no size", func(t testing.TB, f *block.MemFile) {
 			fixMetadata(t, f, func(b []byte) { b[64] ^= 0xff; b[64+24] = 0 })
 		}, ErrCorrupt},
-		{"parent", func(t testing.TB, f *block.MemFile) { fixMetadata(t, f, func(b []byte) { b[items+4] |= 2 }) }, ErrDifferencing},
+		{"parent", func(t testing.TB, f *block.MemFile) { fixMetadata(t, f, func(b []byte) { b[items+4] |= 2 }) }, ErrCorrupt},
 		{"block size", func(t testing.TB, f *block.MemFile) {
 			fixMetadata(t, f, func(b []byte) { le.PutUint32(b[items:], 3*mib) })
 		}, ErrCorrupt},

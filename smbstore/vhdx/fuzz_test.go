@@ -87,7 +87,9 @@ func FuzzCodecs(f *testing.F) {
 	f.Add(byte(1), b[:256])
 	p, err := CreateOptions{Size: mib}.params()
 	must(f, err)
-	f.Add(byte(2), p.encodeMetadata()[:512])
+	meta, err := p.encodeMetadata(nil, nil)
+	must(f, err)
+	f.Add(byte(2), meta[:512])
 	e := logEntry{Sequence: 1<<40 + 5, LogGUID: newGUID(), Updates: []update{
 		{Offset: 4 * mib, Data: bytes.Repeat([]byte{7}, logSector)}, {Offset: 5 * mib, Zeroes: 8192}}}
 	b = make([]byte, e.size())

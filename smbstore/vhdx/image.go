@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"lunless/smbstore/block"
 )
@@ -23,6 +24,7 @@ type image struct {
 	items       *metadataTable // what the metadata region holds
 	seq         *sequence      // to be replayed; nil if none
 	params      params
+	locator     *parentLocator // nil without parent
 	bat         region
 	metadata    region
 	spans       []span // header section, log and regions, by offset
@@ -130,7 +132,9 @@ func (im *image) loadMetadata() error {
 		return err
 	}
 	if im.params.HasParent {
-		return &FormatError{off, "disk has a parent", ErrDifferencing}
+		if im.locator, err = im.loadLocator(); err != nil {
+			return err
+		}
 	}
 	if need := im.params.batEntries() * 8; need > int64(im.bat.Length) {
 		return corrupt(int64(im.bat.Offset), "BAT region of %d bytes, disk needs %d", im.bat.Length, need)
@@ -138,9 +142,26 @@ func (im *image) loadMetadata() error {
 	return nil
 }
 
-// checkPlace tells why a payload block cannot lie at off, nil if it can.
-func (im *image) checkPlace(off, fileSize int64) error {
-	return checkPlace(im.spans, off, int64(im.params.BlockSize), fileSize)
+// locatorItem returns the place of the parent locator in the metadata table, -1
+// if there is none.
+func (t *metadataTable) locatorItem() int {
+	return slices.IndexFunc(t.Items, func(it metadataItem) bool {
+		return it.ID == guidParentLocator && it.Flags&flagIsUser == 0
+	})
+}
+
+func (im *image) loadLocator() (*parentLocator, error) {
+	off := int64(im.metadata.Offset)
+	i := im.items.locatorItem()
+	if i < 0 {
+		return nil, corrupt(off, "metadata: disk has a parent, but no parent locator")
+	}
+	it := im.items.Items[i]
+	raw := make([]byte, it.Length) // 1 MiB at most
+	if err := readFull(im.f, raw, off+int64(it.Offset)); err != nil {
+		return nil, err
+	}
+	return decodeLocator(raw, off+int64(it.Offset))
 }
 
 // checkPlace tells why n bytes cannot lie at off beside spans, nil if they can.

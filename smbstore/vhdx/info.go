@@ -4,7 +4,7 @@ import "lunless/smbstore/block"
 
 // Info describes a disk and its file. Sizes are bytes.
 type Info struct {
-	Type               string `json:"type"` // "fixed" or "dynamic"
+	Type               string `json:"type"` // "fixed", "dynamic" or "differencing"
 	VirtualSize        int64  `json:"virtual_size"`
 	BlockSize          int64  `json:"block_size"`
 	LogicalSectorSize  int    `json:"logical_sector_size"`
@@ -14,7 +14,10 @@ type Info struct {
 	Creator            string `json:"creator"`
 	FileWriteGUID      GUID   `json:"file_write_guid"`
 	DataWriteGUID      GUID   `json:"data_write_guid"`
-	LogInUse           bool   `json:"log_in_use"` // was not closed in order, or is open
+	// ParentLink is what a differencing disk says of its parent, whose
+	// DataWriteGUID its Linkage equals.
+	ParentLink *ParentLink `json:"parent_link,omitempty"`
+	LogInUse   bool        `json:"log_in_use"` // was not closed in order, or is open
 }
 
 // Inspect reads what the structures of f say and changes nothing. Errors as Open.
@@ -32,17 +35,21 @@ func (d *Disk) Info() Info {
 	h := d.hdr.cur
 	d.hdr.mu.Unlock()
 	in := d.im.info(h, d.space.fileSize.Load())
-	in.VirtualSize = d.Size()
+	in.VirtualSize, in.ParentLink = d.Size(), d.ParentLink()
 	return in
 }
 
 func (im *image) info(h header, fileSize int64) Info {
 	p := &im.params
 	kind := "dynamic"
-	if p.LeaveAllocated {
+	var link *ParentLink
+	switch {
+	case p.HasParent:
+		kind, link = "differencing", im.locator.link()
+	case p.LeaveAllocated:
 		kind = "fixed"
 	}
-	return Info{
+	return Info{ParentLink: link,
 		Type: kind, VirtualSize: int64(p.VirtualSize), BlockSize: int64(p.BlockSize),
 		LogicalSectorSize: int(p.LogicalSectorSize), PhysicalSectorSize: int(p.PhysicalSectorSize),
 		ID: p.ID, FileSize: fileSize, Creator: im.creator,

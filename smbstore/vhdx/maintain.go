@@ -37,6 +37,8 @@ func (d *Disk) beginLayout(data bool) error {
 	switch {
 	case d.failed.Load():
 		return block.ErrFailed
+	case data && d.bare():
+		return block.ErrReadOnly
 	case data && !d.begun.Load():
 		return d.begin()
 	}

@@ -80,6 +80,20 @@ func (c *metaCache) bucket(page int64) *atomic.Pointer[metaPage] {
 // word returns the 64-bit number at a file offset, which is a multiple of 8. It
 // allocates nothing and takes no lock once the page is in memory.
 func (c *metaCache) word(off int64) (uint64, error) {
+	if v, ok := c.peek(off); ok {
+		return v, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pg, err := c.load(off &^ (metaPageSize - 1))
+	if err != nil {
+		return 0, err
+	}
+	return pg.words[off%metaPageSize/8].Load(), nil
+}
+
+// peek is word for a page in memory; ok is false if it is not there.
+func (c *metaCache) peek(off int64) (v uint64, ok bool) {
 	page := off &^ (metaPageSize - 1)
 	pg := c.bucket(page).Load()
 	for hops := 0; pg != nil && hops < maxHops; hops++ {
@@ -88,22 +102,16 @@ func (c *metaCache) word(off int64) (uint64, error) {
 			pg = pg.next.Load()
 			continue
 		}
-		v := pg.words[off%metaPageSize/8].Load()
+		v = pg.words[off%metaPageSize/8].Load()
 		if pg.seq.Load() != seq {
 			break
 		}
 		if !pg.used.Load() {
 			pg.used.Store(true)
 		}
-		return v, nil
+		return v, true
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	pg, err := c.load(page)
-	if err != nil {
-		return 0, err
-	}
-	return pg.words[off%metaPageSize/8].Load(), nil
+	return 0, false
 }
 
 // find returns the page at a place, nil if it is not in memory; under mu.
@@ -231,6 +239,22 @@ func (c *metaCache) mark(pg *metaPage) {
 	if !pg.dirty {
 		pg.dirty = true
 		c.dirty = append(c.dirty, pg)
+	}
+}
+
+// read returns the number at off, of any page.
+func (e metaEdit) read(off int64) (uint64, error) {
+	pg, err := e.c.load(off &^ (metaPageSize - 1))
+	if err != nil {
+		return 0, err
+	}
+	return pg.words[off%metaPageSize/8].Load(), nil
+}
+
+// setIfOwned is set for a page that needs no change if it is not owned.
+func (e metaEdit) setIfOwned(off int64, v uint64) {
+	if pg := e.c.find(off &^ (metaPageSize - 1)); pg != nil && pg.dirty {
+		pg.words[off%metaPageSize/8].Store(v)
 	}
 }
 

@@ -1,6 +1,9 @@
 package vhdx
 
-import "math/bits"
+import (
+	"fmt"
+	"math/bits"
+)
 
 const (
 	sigMetadata       = "metadata"
@@ -114,17 +117,29 @@ var knownItems = map[GUID]uint32{
 	guidLogicalSectorSize: 4, guidPhysicalSectorSize: 4, guidParentLocator: 0,
 }
 
-// encodeMetadata returns table and items, to be written at the region's start.
-func (p *params) encodeMetadata() []byte {
-	b := make([]byte, metadataTableSize+4096)
+// encodeMetadata returns table and items, to be written at the region's start:
+// with a parent locator if there is one, and with items as they are given.
+func (p *params) encodeMetadata(locator []byte, more []itemContent) ([]byte, error) {
+	total := metadataTableSize + 4096 + len(locator)
+	for _, it := range more {
+		total += len(it.data)
+	}
+	if total > metaSize {
+		return nil, fmt.Errorf("metadata of %d bytes: %w", total, ErrBadOptions)
+	}
+	b := make([]byte, total)
 	t := &metadataTable{}
 	at := uint32(metadataTableSize)
-	add := func(id GUID, flags uint32) []byte {
-		n := knownItems[id]
-		t.Items = append(t.Items, metadataItem{id, at, n, flags | flagIsRequired})
+	addItem := func(id GUID, flags, n uint32) []byte {
+		it := metadataItem{id, at, n, flags}
+		if n == 0 {
+			it.Offset = 0
+		}
+		t.Items = append(t.Items, it)
 		at += n
 		return b[at-n : at]
 	}
+	add := func(id GUID, flags uint32) []byte { return addItem(id, flags|flagIsRequired, knownItems[id]) }
 	fp := add(guidFileParameters, 0)
 	le.PutUint32(fp, p.BlockSize)
 	if p.LeaveAllocated {
@@ -137,8 +152,21 @@ func (p *params) encodeMetadata() []byte {
 	copy(add(guidVirtualDiskID, flagIsVirtualDisk), p.ID[:])
 	le.PutUint32(add(guidLogicalSectorSize, flagIsVirtualDisk), p.LogicalSectorSize)
 	le.PutUint32(add(guidPhysicalSectorSize, flagIsVirtualDisk), p.PhysicalSectorSize)
+	if locator != nil {
+		copy(addItem(guidParentLocator, flagIsRequired, uint32(len(locator))), locator)
+	}
+	for _, it := range more {
+		copy(addItem(it.ID, it.Flags, uint32(len(it.data))), it.data)
+	}
 	t.encode(b)
-	return b
+	return b, nil
+}
+
+// itemContent is a metadata item to be written.
+type itemContent struct {
+	ID    GUID
+	Flags uint32
+	data  []byte
 }
 
 // decodeParams reads the known items through read, whose offsets are relative to
@@ -217,8 +245,15 @@ func (p *params) chunkRatio() int64 {
 	return (1 << 23) * int64(p.LogicalSectorSize) / int64(p.BlockSize)
 }
 
-// batEntries is the number of BAT entries of a disk without parent (MS-VHDX 2.5).
+// fixed tells whether blocks keep their room; a parent overrules it (MS-VHDX 2.6.2.1).
+func (p *params) fixed() bool { return p.LeaveAllocated && !p.HasParent }
+
+// batEntries is the number of BAT entries (MS-VHDX 2.5): up to the last payload
+// block's, or with a parent up to that of the last sector bitmap block.
 func (p *params) batEntries() int64 {
-	n := p.blocks()
-	return n + (n-1)/p.chunkRatio()
+	n, ratio := p.blocks(), p.chunkRatio()
+	if p.HasParent {
+		return (n + ratio - 1) / ratio * (ratio + 1)
+	}
+	return n + (n-1)/ratio
 }

@@ -16,6 +16,17 @@ type OpenOptions struct {
 	// is 8192, fewer than 64 are 64. Pages that wait for a flush come on top: 120
 	// for a log of 1 MiB.
 	CachePages int
+	// Parent is what a differencing disk reads that it lacks. The Disk owns it once
+	// Open succeeded. It may be smaller or larger: what lies past its end reads as
+	// zeroes. That it is the right one, the caller has made sure of: its
+	// DataWriteGUID is ParentLink's Linkage.
+	Parent block.Device
+	// Bare opens a differencing disk without its parent: reading what it lacks is
+	// ErrNoParent, and content cannot be changed; Relink can.
+	Bare bool
+	// DataWriteGUID is what the disk's becomes with the first change of its
+	// content; zero is a random one.
+	DataWriteGUID GUID
 }
 
 // maxScan is the largest BAT that is read whole when a disk is opened for
@@ -24,11 +35,14 @@ type OpenOptions struct {
 const maxScan = 64 * mib
 
 // Open opens the disk in f and owns f once it succeeded. The errors are
-// ErrNotVHDX, ErrCorrupt, ErrTruncated, ErrUnsupported and ErrDifferencing in a
-// FormatError, and what f returned. A log in use is replayed (MS-VHDX 2.3.3).
+// ErrNotVHDX, ErrCorrupt, ErrTruncated, ErrUnsupported, ErrNoParent and
+// ErrWrongParent in a FormatError, ErrBadOptions, and what f returned. A log in use is replayed (MS-VHDX 2.3.3).
 func Open(f block.File, opts OpenOptions) (*Disk, error) {
 	im, err := loadImage(f)
 	if err != nil {
+		return nil, err
+	}
+	if err := im.checkParent(opts); err != nil {
 		return nil, err
 	}
 	d := newDisk(im, f, opts)
@@ -53,15 +67,38 @@ func Open(f block.File, opts OpenOptions) (*Disk, error) {
 	return d, nil
 }
 
+// checkParent tells why a disk cannot be opened with what was given as its parent.
+func (im *image) checkParent(opts OpenOptions) error {
+	off := int64(im.metadata.Offset)
+	switch {
+	case !im.params.HasParent && opts.Parent != nil:
+		return fmt.Errorf("a disk that has no parent was given one: %w", ErrBadOptions)
+	case !im.params.HasParent:
+		return nil
+	case opts.Bare && opts.Parent != nil:
+		return fmt.Errorf("a bare disk was given a parent: %w", ErrBadOptions)
+	case opts.Bare:
+		return nil
+	case opts.Parent == nil:
+		return &FormatError{off, "differencing disk", ErrNoParent}
+	}
+	if own, of := int(im.params.LogicalSectorSize), opts.Parent.Geometry().LogicalSectorSize; own != of {
+		return &FormatError{off, fmt.Sprintf("logical sector size is %d, that of the parent %d", own, of), ErrWrongParent}
+	}
+	return nil
+}
+
 func newDisk(im *image, f block.File, opts OpenOptions) *Disk {
 	d := &Disk{
 		im: im, f: im.f, own: f, ro: opts.ReadOnly,
-		blockSize: int64(im.params.BlockSize), ratio: im.params.chunkRatio(),
+		blockSize: int64(im.params.BlockSize), ratio: im.params.chunkRatio(), sector: int64(im.params.LogicalSectorSize),
+		parent: opts.Parent, dataWrite: opts.DataWriteGUID,
 		log: newLogWriter(f, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)),
 		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot}, busy: make(chan struct{}, 1),
 	}
 	d.meta = newMetaCache(im.f, opts.CachePages, d.log.limit)
 	d.geo.Store(&geometry{size: int64(im.params.VirtualSize), bat: int64(im.bat.Offset), spans: im.spans})
+	d.link.Store(im.locator)
 	d.space.f = f
 	d.space.fileSize.Store(im.fileSize)
 	d.space.end = roundUp(im.fileSize, mib)
@@ -96,24 +133,32 @@ func (d *Disk) replay() error {
 // scan finds what of the file is in use, and refuses to write to a disk two of
 // whose blocks share room.
 func (d *Disk) scan() error {
-	if d.im.params.batEntries()*8 > maxScan || d.im.params.LeaveAllocated {
+	if d.im.params.batEntries()*8 > maxScan || d.im.params.fixed() {
 		return nil
 	}
 	u := newUsage(d.im.fileSize)
 	for _, s := range d.im.spans {
 		u.mark(s.off, min(s.n, max(0, roundUp(d.im.fileSize, mib)-s.off)))
 	}
-	err := d.im.eachEntry(d.f, func(i int64, e batEntry, at int64) error {
+	err := d.im.walkBAT(d.f, func(i int64, e batEntry, at int64) error {
+		n := d.blockSize
+		if bitmap := i%(d.ratio+1) == d.ratio; bitmap {
+			n = mib
+			if !d.im.params.HasParent || e.state() != statePresent {
+				return nil
+			}
+		}
 		if !e.reserves() {
 			return nil
 		}
-		if err := d.im.checkPlace(e.offset(), d.im.fileSize); err != nil {
-			if e.state() != statePresent {
+		relied := e.state() == statePresent || e.state() == statePartial
+		if err := checkPlace(d.im.spans, e.offset(), n, d.im.fileSize); err != nil {
+			if !relied {
 				return nil
 			}
 			return corrupt(at, "BAT entry %d: block at %#x %v", i, e.offset(), err)
 		}
-		if twice := u.mark(e.offset(), d.blockSize); twice >= 0 && e.state() == statePresent {
+		if twice := u.mark(e.offset(), n); twice >= 0 && relied {
 			return corrupt(at, "BAT entry %d: block at %#x belongs to another as well", i, e.offset())
 		}
 		return nil
@@ -123,17 +168,6 @@ func (d *Disk) scan() error {
 	}
 	d.space.adopt(u)
 	return nil
-}
-
-// eachEntry is walkBAT without the sector bitmaps' entries.
-func (im *image) eachEntry(f block.File, visit func(i int64, e batEntry, at int64) error) error {
-	ratio := im.params.chunkRatio()
-	return im.walkBAT(f, func(i int64, e batEntry, at int64) error {
-		if i%(ratio+1) == ratio {
-			return nil
-		}
-		return visit(i, e, at)
-	})
 }
 
 // walkBAT calls visit for every entry of the disk that is not all zero, with its
