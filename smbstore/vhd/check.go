@@ -83,23 +83,20 @@ func (r *Report) structures(im *image) {
 
 // blocks examines table and bitmaps.
 func (r *Report) blocks(im *image) error {
-	bad, nbad := make(fullMaps, (len(im.table)+63)/64), int64(0) // blocks whose bitmaps say nothing
-	_, count, err := im.eachMisplaced(func(blk, at int64, why string) error {
+	bad := make(fullMaps, (len(im.table)+63)/64) // blocks whose bitmaps say nothing
+	u, err := im.eachMisplaced(func(blk, at int64, why string) error {
 		if r.full() { // of a table full of nonsense
 			r.More++
 		} else {
 			r.add(Damage, im.entryOffset(blk), "table entry of block %d: its place %#x %s", blk, at, why)
 		}
-		if !bad.get(blk) {
-			bad.set(blk)
-			nbad++
-		}
+		bad.set(blk)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	r.Allocated = count
+	r.Allocated, r.Leaked = u.blocks, u.leaked
 	empty := int64(0)
 	for i := range im.table {
 		blk, e := int64(i), im.table[i].Load()
@@ -123,11 +120,6 @@ func (r *Report) blocks(im *image) error {
 	if empty > 0 {
 		r.add(Note, im.tableOff, "%d blocks have room but not one sector", empty)
 	}
-	used := (count-nbad)*(im.mapSize+im.blockSize) + im.fileSize - im.blocksEnd()
-	for _, s := range im.spans() {
-		used += roundUp(s.end-s.off, SectorSize)
-	}
-	r.Leaked = max(0, im.fileSize-used)
 	if r.Leaked >= im.mapSize+im.blockSize {
 		r.add(Note, 0, "%d bytes of the file are not in use", r.Leaked)
 	}

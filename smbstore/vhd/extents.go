@@ -6,6 +6,8 @@ import (
 	"lunless/smbstore/block"
 )
 
+var _ block.Layered = (*Disk)(nil)
+
 // Extents implements block.Device, for the whole chain: what this image lacks is
 // as its parent says, or Unallocated. What is a hole in the file is Zero where the
 // file knows.

@@ -177,3 +177,28 @@ func TestGeometry(t *testing.T) {
 		t.Errorf("a size that no geometry meets has %#x", g)
 	}
 }
+
+// TestQEMUByGeometry: without force_size qemu-img rounds a size up to a geometry;
+// its images are as large to us as they are to it.
+func TestQEMUByGeometry(t *testing.T) {
+	for _, kind := range []string{"fixed", "dynamic"} {
+		for _, size := range []int64{1 << 20, 9<<20 + 512*3, 140 << 20} {
+			dir := t.TempDir()
+			img, raw := filepath.Join(dir, "a.vhd"), filepath.Join(dir, "a.raw")
+			r := rawDevice(t, raw, size)
+			scatter(t, 1, size, r)
+			must(t, r.Close())
+			peer(t, "qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "subformat="+kind, raw, img)
+			mustBeClean(t, openFile(t, img))
+			d := reopened(t, openFile(t, img))
+			if out := peer(t, "qemu-img", "info", "-f", "vpc", "--output=json", img); !strings.Contains(out, fmt.Sprintf(`"virtual-size": %d,`, d.Size())) {
+				t.Errorf("%s %d: we see %d bytes, qemu-img:\n%s", kind, size, d.Size(), out)
+			}
+			r = rawDevice(t, raw, d.Size())
+			scatter(t, 90, d.Size(), d, r)
+			must(t, d.Close())
+			must(t, r.Close())
+			peer(t, "qemu-img", "compare", "-q", "-f", "vpc", "-F", "raw", img, raw)
+		}
+	}
+}

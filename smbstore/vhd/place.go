@@ -68,21 +68,26 @@ func (im *image) blocksEnd() int64 {
 	return im.fileSize
 }
 
-// eachMisplaced calls visit for every block that cannot lie where the table
-// says, and returns the end of all that is in use and how many blocks have room.
-func (im *image) eachMisplaced(visit func(blk, at int64, why string) error) (end, count int64, err error) {
+// usage is how much of a file is in use.
+type usage struct {
+	end    int64 // of all but the footer there
+	blocks int64 // that have room
+	leaked int64 // bytes between and behind, alignment left out
+}
+
+// eachMisplaced calls visit for every block that cannot lie where the table says.
+func (im *image) eachMisplaced(visit func(blk, at int64, why string) error) (u usage, err error) {
 	spans, limit, stride := im.spans(), im.blocksEnd(), im.mapSize+im.blockSize
 	overlaps := make([]string, len(spans))
 	for i, s := range spans {
-		end = max(end, roundUp(s.end, SectorSize))
 		overlaps[i] = "overlaps the " + s.what
 	}
 	for i := range im.table {
 		if im.table[i].Load() != unused {
-			count++
+			u.blocks++
 		}
 	}
-	inside := make([]uint64, 0, count) // sector<<32 | block
+	inside := make([]uint64, 0, u.blocks) // sector<<32 | block
 	for i := range im.table {
 		e := im.table[i].Load()
 		if e == unused {
@@ -103,7 +108,7 @@ func (im *image) eachMisplaced(visit func(blk, at int64, why string) error) (end
 			continue
 		}
 		if err := visit(int64(i), at, why); err != nil {
-			return 0, 0, err
+			return u, err
 		}
 	}
 	slices.Sort(inside)
@@ -111,12 +116,30 @@ func (im *image) eachMisplaced(visit func(blk, at int64, why string) error) (end
 		at := int64(v>>32) * SectorSize
 		if i > 0 && int64(inside[i-1]>>32)*SectorSize > at-stride {
 			if err := visit(int64(v&(1<<32-1)), at, fmt.Sprintf("shares room with block %d", inside[i-1]&(1<<32-1))); err != nil {
-				return 0, 0, err
+				return u, err
 			}
 		}
-		end = max(end, at+stride)
+		for len(spans) > 0 && spans[0].off < at {
+			u.take(spans[0].off, roundUp(spans[0].end, SectorSize))
+			spans = spans[1:]
+		}
+		u.take(at, at+stride)
 	}
-	return end, count, nil
+	for _, s := range spans {
+		u.take(s.off, roundUp(s.end, SectorSize))
+	}
+	if gap := limit - u.end; gap >= 2*dataAlign {
+		u.leaked += gap
+	}
+	return u, nil
+}
+
+// take counts a range in use; they come by offset.
+func (u *usage) take(off, end int64) {
+	if gap := off - u.end; gap >= 2*dataAlign {
+		u.leaked += gap
+	}
+	u.end = max(u.end, end)
 }
 
 // entryOffset is where a block's table entry lies in the file.
@@ -135,10 +158,10 @@ func (im *image) place() (end int64, err error) {
 			return 0, corrupt(s.off, "%s overlaps the footer", s.what)
 		}
 	}
-	end, _, err = im.eachMisplaced(func(blk, at int64, why string) error {
+	u, err := im.eachMisplaced(func(blk, at int64, why string) error {
 		return corrupt(im.entryOffset(blk), "table entry of block %d: its place %#x %s", blk, at, why)
 	})
-	return end, err
+	return u.end, err
 }
 
 // mend makes both footers valid and equal. The one at the end counts. With that

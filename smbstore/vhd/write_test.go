@@ -3,8 +3,6 @@ package vhd
 import (
 	"bytes"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"lunless/smbstore/block"
@@ -233,28 +231,6 @@ func TestCheckFinds(t *testing.T) {
 				t.Error("a block in its place cannot be read")
 			}
 		})
-	}
-}
-
-// TestSteadyStateAllocates: reads and writes of blocks that have room allocate nothing.
-func TestSteadyStateAllocates(t *testing.T) {
-	for _, fixed := range []bool{false, true} {
-		f, err := block.OpenLocal(filepath.Join(t.TempDir(), "a.vhd"), os.O_RDWR|os.O_CREATE, 0o600)
-		must(t, err)
-		d, err := Create(f, CreateOptions{Size: 64 << 20, Fixed: fixed})
-		must(t, err)
-		p := make([]byte, 8192)
-		must(t, d.WriteAt(ctx, make([]byte, 6<<20), 0, 0))
-		for name, do := range map[string]func() error{
-			"ReadAt":                func() error { return d.ReadAt(ctx, p, 2<<20-4096) }, // of two blocks
-			"ReadAt without a room": func() error { return d.ReadAt(ctx, p, 29<<20) },
-			"WriteAt":               func() error { return d.WriteAt(ctx, p, 4<<20-4096, 0) },
-		} {
-			if n := testing.AllocsPerRun(200, func() { must(t, do()) }); n != 0 {
-				t.Errorf("%s allocates %v times", name, n)
-			}
-		}
-		must(t, d.Close())
 	}
 }
 
