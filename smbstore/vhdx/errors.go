@@ -22,6 +22,9 @@ var (
 	ErrWrongParent = errors.New("parent does not fit")
 	// ErrBadOptions: a disk cannot be created as asked.
 	ErrBadOptions = errors.New("invalid disk options")
+	// ErrFixed: a fixed disk keeps the room of all its blocks; as a dynamic disk it
+	// would take less.
+	ErrFixed = errors.New("disk is fixed: convert it to a dynamic one to have unused room back")
 	// ErrTailInUse: a disk cannot shrink to a size past which it holds data.
 	ErrTailInUse = errors.New("what would be cut off is in use")
 )

@@ -72,7 +72,7 @@ func (d *Disk) growDisk(ctx context.Context, size int64) error {
 	if err := d.clearPastEnd(ctx, was.blocks()); err != nil {
 		return err
 	}
-	if err := d.zeroTail(ctx); err != nil {
+	if err := d.zeroTail(ctx, size); err != nil {
 		return err
 	}
 	to, err := g.region() // before the blocks, lest it lie at the file's end
@@ -103,24 +103,12 @@ type grower struct {
 	room      room  // of the new blocks of a fixed disk
 }
 
-// prepare gives the new blocks of a fixed disk room, and writes those of their
-// entries that the BAT region holds.
+// prepare gives the new blocks of a fixed disk room, and writes those of the new
+// blocks' entries that the BAT region holds.
 func (g *grower) prepare(ctx context.Context) error {
 	d := g.d
-	if !g.was.LeaveAllocated || g.was.HasParent {
-		return nil
-	}
-	n := (g.will.blocks() - g.was.blocks()) * d.blockSize
-	if n == 0 {
-		return nil
-	}
-	off, zeroed, err := d.space.alloc(n)
-	if err != nil {
-		return err
-	}
-	g.room = room{off, n}
-	if !zeroed {
-		if err := d.zeroFile(off, n, true); err != nil {
+	if g.was.LeaveAllocated && !g.was.HasParent {
+		if err := g.allocate(); err != nil {
 			return err
 		}
 	}
@@ -132,10 +120,40 @@ func (g *grower) prepare(ctx context.Context) error {
 	})
 }
 
-// eachNew visits the BAT entries of the new blocks that are not zero.
+// allocate gives the new blocks of a fixed disk room.
+func (g *grower) allocate() error {
+	d := g.d
+	n := (g.will.blocks() - g.was.blocks()) * d.blockSize
+	if n == 0 {
+		return nil
+	}
+	off, zeroed, err := d.space.alloc(n)
+	if err != nil {
+		return err
+	}
+	g.room = room{off, n}
+	if !zeroed {
+		return d.zeroFile(off, n, true)
+	}
+	return nil
+}
+
+// eachNew visits the BAT entries of the new blocks that are not zero: those of a
+// fixed disk have room, and those of a differencing disk whose parent is larger
+// than it was hide what the parent has there.
 func (g *grower) eachNew(visit func(i int64, e batEntry) error) error {
-	for blk := g.was.blocks(); g.room.n > 0 && blk < g.will.blocks(); blk++ {
-		e := makeEntry(statePresent, g.room.off+(blk-g.was.blocks())*g.d.blockSize)
+	first, end := g.was.blocks(), g.will.blocks()
+	if g.room.n == 0 {
+		if g.d.parent == nil {
+			return nil
+		}
+		end = min(end, (g.d.parent.Size()+g.d.blockSize-1)/g.d.blockSize)
+	}
+	for blk := first; blk < end; blk++ {
+		e := makeEntry(stateZero, 0)
+		if g.room.n > 0 {
+			e = makeEntry(statePresent, g.room.off+(blk-first)*g.d.blockSize)
+		}
 		if err := visit(g.d.batIndex(blk), e); err != nil {
 			return err
 		}
@@ -199,9 +217,6 @@ func (g *grower) writeNew(ctx context.Context, bat int64) error {
 // undo takes back what prepare did. What it cannot take back is a leak that the
 // next Resize, or Repair, clears.
 func (g *grower) undo(ctx context.Context) {
-	if g.room.n == 0 {
-		return
-	}
 	err := g.eachNew(func(i int64, _ batEntry) error {
 		if i >= g.held {
 			return nil
@@ -253,22 +268,38 @@ func pastEnd(i, ratio, blocks, chunks int64) bool {
 	return chunk*ratio+in >= blocks
 }
 
-// zeroTail makes what the last block holds past the disk's end read as zeroes.
-func (d *Disk) zeroTail(ctx context.Context) error {
+// zeroTail makes what the last block holds past the disk's end, here or in the
+// parent, read as zeroes up to a new size.
+func (d *Disk) zeroTail(ctx context.Context, to int64) error {
 	size := d.Size()
 	blk, in := size/d.blockSize, size%d.blockSize
 	if in == 0 {
 		return nil
 	}
+	n := min(to, (blk+1)*d.blockSize) - size
 	l := &d.stripes[blk%stripes]
 	l.Lock()
 	defer l.Unlock()
 	e, err := d.lookup(blk)
-	if err != nil || !e.relied() {
-		return err
+	if err == nil {
+		err = ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
+	switch {
+	case err != nil:
 		return err
+	case e.state() == statePresent:
+		return d.zeroFile(e.offset()+in, d.blockSize-in, !d.im.params.LeaveAllocated)
+	case e.state() == statePartial:
+		base, err := d.partial(blk)
+		if err == nil {
+			err = d.zeroFile(e.offset()+in, n, true)
+		}
+		if err != nil {
+			return err
+		}
+		return d.setBits(ctx, base, d.touched(in, n))
+	case d.absent(e) && d.parent != nil && d.parent.Size() > size:
+		return d.begins(ctx, blk, nil, in, n)
 	}
-	return d.zeroFile(e.offset()+in, d.blockSize-in, !d.im.params.LeaveAllocated)
+	return nil
 }

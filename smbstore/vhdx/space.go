@@ -212,3 +212,25 @@ func (s *space) recorded(u *usage) {
 		s.put(r)
 	}
 }
+
+// inUse is how much of the file is in use, bytes.
+func (s *space) inUse() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.end
+	for _, r := range s.free {
+		n -= r.n
+	}
+	return n
+}
+
+// freeBelow is how much before limit is free, bytes.
+func (s *space) freeBelow(limit int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := int64(0)
+	for _, r := range s.free {
+		n += max(0, min(r.end(), limit)-r.off)
+	}
+	return n
+}
