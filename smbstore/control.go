@@ -21,7 +21,7 @@ import (
 // ranges. One request is in flight at a time. It only ever speeds things up: a
 // server it cannot work with gives block.ErrNotSupported, and callers do without.
 type controlConn struct {
-	store *smbStore
+	store *smbShare
 
 	mu       sync.Mutex // held through every request
 	link     *link      // nil: none now
@@ -69,7 +69,7 @@ type messageBody interface {
 }
 
 // dialControl connects, authenticates and mounts the store's share.
-func (s *smbStore) dialControl(ctx context.Context) (_ *link, err error) {
+func (s *smbShare) dialControl(ctx context.Context) (_ *link, err error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", s.loc.Addr())
 	if err != nil {

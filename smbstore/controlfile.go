@@ -35,7 +35,7 @@ var (
 // connection: if one is lost before the next Sync, that Sync fails for good.
 func (f *smbFile) CopyFrom(src block.File, srcOff, dstOff, n int64) (int64, error) {
 	s, ok := src.(*smbFile)
-	if !ok || s.store != f.store || srcOff < 0 || dstOff < 0 || n < 0 {
+	if !ok || s.store.smbShare != f.store.smbShare || srcOff < 0 || dstOff < 0 || n < 0 {
 		return 0, block.ErrNotSupported
 	}
 	var done int64

@@ -15,10 +15,21 @@ type DiskOptions struct {
 	ReadOnly  bool
 	DenyWrite bool   // as the flag of that name
 	Format    Format // "" detects it; else another one is ErrFormat
+	// NoChain opens a differencing disk without its parents, for reading: what it
+	// does not hold itself is Unallocated and cannot be read.
+	NoChain bool
 }
 
 // OpenDisk opens the disk image of that name as a device that owns the file.
 // The format is told by content, unless one is given: Raw takes any file as it is.
+//
+// A differencing disk is opened with its whole chain. The parents are found by
+// what the disks say of them, on the same share or elsewhere; they are opened for
+// reading, deny others to write where their stores can, and are closed with the
+// device. Parents are not to be written to, by whatever means: their children
+// would no longer take them. A VHDX whose parent was found by its file name alone
+// is told its new place if the disk is opened for writing (MS-VHDX 2.6.2.6.3).
+// Errors: ErrNoParent, ErrParentChanged, ErrChainLoop, ErrChainDepth.
 func OpenDisk(ctx context.Context, s Store, name string, o DiskOptions) (_ block.Device, _ Format, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -30,54 +41,84 @@ func OpenDisk(ctx context.Context, s Store, name string, o DiskOptions) (_ block
 	if o.DenyWrite {
 		flags |= DenyWrite
 	}
-	f, err := s.OpenFile(name, flags)
+	leaf, err := openLeaf(s, name, flags, o.Format)
 	if err != nil {
 		return nil, "", err
 	}
-	format := o.Format
-	if format != Raw {
-		if format, err = DetectFormat(f); err == nil && o.Format != "" && format != o.Format {
-			err = fmt.Errorf("%w: %s, want %s", ErrFormat, format, o.Format)
+	format := leaf.info.Format
+	if leaf.info.Parent != nil && o.NoChain {
+		devs, err := openStack([]*layerFile{leaf}, func(int) imageOptions { return imageOptions{readOnly: true, bare: true} })
+		if err != nil {
+			return nil, "", err
 		}
+		return devs[0], format, nil
 	}
-	var dev block.Device
-	if err == nil {
-		dev, err = openImage(f, format, o.ReadOnly)
+	layers, err := walkChain(ctx, leaf, Read|DenyWrite)
+	if err != nil {
+		return nil, "", errors.Join(err, closeLayers(layers))
+	}
+	devs, err := openStack(layers, func(i int) imageOptions { return imageOptions{readOnly: o.ReadOnly || i > 0} })
+	if err == nil && !o.ReadOnly && len(layers) > 1 {
+		err = freshenLink(ctx, devs[0], layers[0], layers[1])
 	}
 	if err != nil {
-		return nil, "", errors.Join(opError("open disk", s.Location().Join(name), err), f.Close())
+		return nil, "", err
 	}
-	return dev, format, nil
+	return devs[0], format, nil
+}
+
+// openLeaf is openLayer with a format that is asked for.
+func openLeaf(s Store, name string, flags Flags, want Format) (*layerFile, error) {
+	if want != Raw {
+		l, err := openLayer(s, name, flags)
+		if err == nil && want != "" && l.info.Format != want {
+			err = errors.Join(opError("open disk", l.at, fmt.Errorf("%w: %s, want %s", ErrFormat, l.info.Format, want)), l.close())
+		}
+		return l, err
+	}
+	f, err := s.OpenFile(name, flags)
+	if err != nil {
+		return nil, err
+	}
+	return &layerFile{at: s.Location().Join(name), store: s, name: name, file: f, info: imageInfo{Format: Raw}}, nil
 }
 
 // CreateDiskOptions describe a new disk.
 type CreateDiskOptions struct {
-	Format    Format
-	Size      int64 // bytes; VHD and VHDX get it rounded up to what they can have
-	Fixed     bool  // VHD and VHDX: all blocks get room at once
-	BlockSize int64 // 0 takes 32 MiB for a VHDX, 2 MiB for a VHD
+	Format    Format // "" with a Parent: the parent's
+	Size      int64  // bytes; VHD and VHDX get it rounded up to what they can have. 0 with a Parent: the parent's
+	Fixed     bool   // VHD and VHDX: all blocks get room at once
+	BlockSize int64  // 0 takes 32 MiB for a VHDX, 2 MiB for a VHD, or the parent's
 	Geometry  block.Geometry
-	Flags     Flags // WriteBehind, DenyWrite
+	Flags     Flags    // WriteBehind, DenyWrite
+	Parent    Location // makes a differencing disk; its sectors are the parent's
 }
 
-// CreateDisk makes a disk image that must not exist yet, reading as zeroes, and
-// opens it.
+// CreateDisk makes a disk image that must not exist yet, reading as zeroes or as
+// its parent, and opens it.
 func CreateDisk(ctx context.Context, s Store, name string, o CreateDiskOptions) (block.Device, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	var parent *newParent
+	if o.Parent != (Location{}) {
+		var err error
+		if parent, err = openNewParent(ctx, s, s.Location().Join(name), &o); err != nil {
+			return nil, err
+		}
+	}
 	f, err := s.OpenFile(name, ReadWrite|Create|Exclusive|o.Flags)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, parent.close())
 	}
-	dev, err := createImage(f, o)
+	dev, err := createImage(f, o, parent)
 	if err != nil {
-		return nil, errors.Join(opError("create disk", s.Location().Join(name), err), f.Close(), s.Remove(name))
+		return nil, errors.Join(opError("create disk", s.Location().Join(name), err), parent.close(), f.Close(), s.Remove(name))
 	}
 	return dev, nil
 }
 
-func createImage(f File, o CreateDiskOptions) (block.Device, error) {
+func createImage(f File, o CreateDiskOptions, parent *newParent) (block.Device, error) {
 	switch o.Format {
 	case Raw:
 		if err := f.Truncate(o.Size); err != nil {
@@ -85,15 +126,23 @@ func createImage(f File, o CreateDiskOptions) (block.Device, error) {
 		}
 		return block.NewRaw(f, block.RawOptions{Geometry: o.Geometry})
 	case VHDX:
-		return vhdx.Create(f, vhdx.CreateOptions{
+		c := vhdx.CreateOptions{
 			Size: VHDXSize(o.Size, o.Geometry.LogicalSectorSize), Fixed: o.Fixed, BlockSize: o.BlockSize,
 			LogicalSectorSize: o.Geometry.LogicalSectorSize, PhysicalSectorSize: o.Geometry.PhysicalSectorSize,
-		})
+		}
+		if parent != nil {
+			c.Parent, c.ParentDevice = parent.link.vhdx(), parent.dev
+		}
+		return vhdx.Create(f, c)
 	case VHD:
 		if s := o.Geometry.LogicalSectorSize; s > vhd.SectorSize {
 			return nil, fmt.Errorf("%w: a VHD has sectors of %d bytes, not %d", vhd.ErrBadOptions, vhd.SectorSize, s)
 		}
-		return vhd.Create(f, vhd.CreateOptions{Size: VHDSize(o.Size), Fixed: o.Fixed, BlockSize: o.BlockSize})
+		c := vhd.CreateOptions{Size: VHDSize(o.Size), Fixed: o.Fixed, BlockSize: o.BlockSize}
+		if parent != nil {
+			c.Parent, c.ParentDevice = parent.link.vhd(), parent.dev
+		}
+		return vhd.Create(f, c)
 	}
 	return nil, fmt.Errorf("%w: %q cannot be created here", ErrFormat, o.Format)
 }

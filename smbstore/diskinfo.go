@@ -12,25 +12,74 @@ import (
 // DiskInfo says what a disk image is. Sizes are bytes.
 type DiskInfo struct {
 	Format             Format  `json:"format"`
-	Type               string  `json:"type"` // "fixed" or "dynamic"
+	Type               string  `json:"type"` // "fixed", "dynamic" or "differencing"
 	VirtualSize        int64   `json:"virtual_size"`
 	BlockSize          int64   `json:"block_size"` // 0: the format has none
 	LogicalSectorSize  int     `json:"logical_sector_size"`
 	PhysicalSectorSize int     `json:"physical_sector_size"`
 	ID                 string  `json:"id"`     // of the virtual disk, "" for raw
-	Parent             *string `json:"parent"` // of a differencing disk
+	Parent             *string `json:"parent"` // of a differencing disk: its path as the disk has it
 	FileSize           int64   `json:"file_size"`
 	LogInUse           bool    `json:"log_in_use,omitempty"` // VHDX: open now, or not closed in order
+	// Where the parent was found, or why it was not.
+	ParentLocation *Location `json:"parent_location,omitempty"`
+	ParentError    string    `json:"parent_error,omitempty"`
 }
 
-// InspectDisk reads what an image says of itself and changes nothing.
+// InspectDisk reads what an image says of itself, and sees whether its parent is
+// there. It changes nothing.
 func InspectDisk(ctx context.Context, s Store, name string) (DiskInfo, error) {
-	f, err := s.OpenFile(name, Read)
+	chain, err := inspectChain(ctx, s, name, 2)
 	if err != nil {
 		return DiskInfo{}, err
 	}
-	info, err := inspect(ctx, f)
-	return info, errors.Join(opError("inspect disk", s.Location().Join(name), err), f.Close())
+	return chain[0].DiskInfo, nil
+}
+
+// ChainImage is one image of a chain.
+type ChainImage struct {
+	Location Location `json:"location"`
+	DiskInfo
+}
+
+// InspectChain is InspectDisk for a disk and all its parents, the disk first. A
+// chain that is broken ends with an image that has a ParentError.
+func InspectChain(ctx context.Context, s Store, name string) ([]ChainImage, error) {
+	return inspectChain(ctx, s, name, maxDepth)
+}
+
+// inspectChain looks at no more than depth images.
+func inspectChain(ctx context.Context, s Store, name string, depth int) (chain []ChainImage, err error) {
+	f, err := s.OpenFile(name, Read)
+	if err != nil {
+		return nil, err
+	}
+	layers := []*layerFile{{at: s.Location().Join(name), store: s, name: name, file: f}}
+	defer func() { err = errors.Join(err, closeLayers(layers)) }()
+	for {
+		l := layers[len(layers)-1]
+		info, err := inspect(ctx, l.file)
+		if err == nil {
+			l.info, err = examine(l.file)
+		}
+		if err != nil {
+			return nil, opError("inspect disk", l.at, err)
+		}
+		chain = append(chain, ChainImage{l.at, info})
+		if l.info.Parent == nil || len(chain) == depth {
+			return chain, nil
+		}
+		last := &chain[len(chain)-1]
+		stored := l.info.Parent.asStored()
+		last.Parent = &stored
+		next, err := nextLayer(ctx, layers, Read)
+		if err != nil {
+			last.ParentError = err.Error()
+			return chain, ctx.Err()
+		}
+		last.ParentLocation = &next.at
+		layers = append(layers, next)
+	}
 }
 
 func inspect(ctx context.Context, f File) (DiskInfo, error) {
@@ -70,16 +119,50 @@ func inspect(ctx context.Context, f File) (DiskInfo, error) {
 	return info, nil
 }
 
-// CheckDisk examines an image without changing it. A raw image has no structure
-// to be damaged: its check says so. Errors are failures to read; damage is in
-// the report.
-func CheckDisk(ctx context.Context, s Store, name string) (Format, vhdx.Report, error) {
+// DiskReport is what a check of an image found.
+type DiskReport struct {
+	vhdx.Report
+	// Parents are where the chain's other images lie, as far as it holds.
+	Parents []Location `json:"parents,omitempty"`
+	// ChainError is why the chain cannot be opened, "" if it can.
+	ChainError string `json:"chain_error,omitempty"`
+}
+
+// Clean tells whether there is no damage, and no broken chain.
+func (r *DiskReport) Clean() bool { return r.ChainError == "" && r.Report.Clean() }
+
+// CheckDisk examines an image, and whether its parents are there and are what its
+// chain was made of. It changes nothing. A raw image has no structure to be
+// damaged: its check says so. Errors are failures to read; damage is in the report.
+func CheckDisk(ctx context.Context, s Store, name string) (Format, DiskReport, error) {
 	f, err := s.OpenFile(name, Read)
 	if err != nil {
-		return "", vhdx.Report{}, err
+		return "", DiskReport{}, err
 	}
+	var r DiskReport
 	format, report, err := check(ctx, f)
-	return format, report, errors.Join(opError("check disk", s.Location().Join(name), err), f.Close())
+	r.Report = report
+	err = errors.Join(opError("check disk", s.Location().Join(name), err), f.Close())
+	if err == nil && format != Raw && report.Clean() {
+		err = r.chain(ctx, s, name)
+	}
+	return format, r, err
+}
+
+// chain examines the links.
+func (r *DiskReport) chain(ctx context.Context, s Store, name string) error {
+	leaf, err := openLayer(s, name, Read)
+	if err != nil {
+		return err
+	}
+	layers, err := walkChain(ctx, leaf, Read)
+	if err != nil {
+		r.ChainError = err.Error()
+	}
+	for _, l := range layers[1:] {
+		r.Parents = append(r.Parents, l.at)
+	}
+	return errors.Join(ctx.Err(), closeLayers(layers))
 }
 
 func check(ctx context.Context, f File) (Format, vhdx.Report, error) {

@@ -56,7 +56,7 @@ func TestConvertFull(t *testing.T) {
 			}
 			full := &crammedFile{File: f, at: s.Location().Join("disk")}
 			full.left.Store(12 << 20)
-			dst, err := createImage(full, CreateDiskOptions{Format: format, Size: src.Size(), BlockSize: 1 << 20})
+			dst, err := createImage(full, CreateDiskOptions{Format: format, Size: src.Size(), BlockSize: 1 << 20}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

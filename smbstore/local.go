@@ -12,10 +12,9 @@ import (
 
 // localStore is a folder of this machine.
 type localStore struct {
-	loc Location
+	loc  Location
+	opts Options // for the shares that a disk's parents may lie on
 }
-
-func newLocalStore(l Location) *localStore { return &localStore{loc: l} }
 
 func (s *localStore) Location() Location { return s.loc }
 func (s *localStore) DeniesWrite() bool  { return true }
@@ -92,28 +91,6 @@ func (s *localStore) OpenFile(name string, flags Flags) (File, error) {
 		}
 	}
 	return &localFile{store: s, name: name, f: f, behind: flags&WriteBehind != 0}, nil
-}
-
-// lockLocal turns the share mode into flock: writers share the lock, one that
-// denies writing has it alone.
-func lockLocal(f *os.File, flags Flags) error {
-	how := 0
-	switch {
-	case flags&DenyWrite != 0:
-		how = unix.LOCK_EX
-	case flags&Write != 0:
-		how = unix.LOCK_SH
-	default:
-		return nil
-	}
-	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return ErrSharing
-	}
-	if errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOTSUP) {
-		return nil // a file system without locks cannot deny
-	}
-	return err
 }
 
 func (s *localStore) Mkdir(name string) error {

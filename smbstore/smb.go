@@ -15,10 +15,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// smbStore is a folder on a share, over several connections. Requests for names
-// go over the first; files spread theirs over all.
+// smbStore is a folder on a share. Several may lie on one share's connections:
+// only the one that opened them closes them.
 type smbStore struct {
-	loc        Location
+	*smbShare
+	loc      Location
+	borrowed bool
+}
+
+// smbShare is a share over several connections. Requests for names go over the
+// first; files spread theirs over all.
+type smbShare struct {
+	loc        Location // that it was opened with
 	opts       Options
 	cred       Credentials
 	clientGUID [16]byte // one a store: the connections are one client's
@@ -38,7 +46,7 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &smbStore{loc: l, opts: o, cred: cred, clientGUID: uuid.New(), files: map[*smbFile]struct{}{}}
+	s := &smbShare{loc: l, opts: o, cred: cred, clientGUID: uuid.New(), files: map[*smbFile]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.control = &controlConn{store: s}
 	for range o.Connections {
@@ -55,7 +63,7 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 		return nil, opError("open", l, err)
 	}
 	s.conns[0].cur = first
-	return s, nil
+	return &smbStore{smbShare: s, loc: l}, nil
 }
 
 func (s *smbStore) Location() Location { return s.loc }
@@ -316,7 +324,7 @@ func openMode(flags Flags) int {
 const closeWait = 3 * time.Second
 
 // giveUp ends every connection, also one being made.
-func (s *smbStore) giveUp() {
+func (s *smbShare) giveUp() {
 	s.cancel()
 	for _, c := range s.conns {
 		c.mu.Lock()
@@ -330,7 +338,7 @@ func (s *smbStore) giveUp() {
 // Close closes the files still open, logs off and disconnects. It waits for a
 // silent server a few seconds at most.
 func (s *smbStore) Close() error {
-	if s.closed.Swap(true) {
+	if s.borrowed || s.closed.Swap(true) {
 		return nil
 	}
 	s.mu.Lock()

@@ -213,7 +213,7 @@ func (s *session) watch(limit time.Duration) {
 
 // smbConn is one of a store's connections: at most one live session.
 type smbConn struct {
-	store *smbStore
+	store *smbShare
 	mu    sync.Mutex // held while dialing: those who wait share the result
 	cur   *session
 
@@ -278,7 +278,7 @@ func minTime(a, b time.Time) time.Time {
 }
 
 // dial connects, authenticates and mounts once.
-func (s *smbStore) dial(ctx context.Context) (*session, error) {
+func (s *smbShare) dial(ctx context.Context) (*session, error) {
 	d := net.Dialer{KeepAlive: 10 * time.Second}
 	raw, err := d.DialContext(ctx, "tcp", s.loc.Addr())
 	if err != nil {

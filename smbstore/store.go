@@ -22,9 +22,10 @@ const (
 	Exclusive
 	Truncate
 	// DenyWrite asks that nobody else has the file open for writing while this
-	// open lasts (ErrSharing otherwise). A local store does so between users of
-	// this package on one machine (flock). The SMB client in use cannot express
-	// share modes: there it has no effect, and Store.DeniesWrite says so.
+	// open lasts (ErrSharing otherwise). Any number of readers may ask for it at a
+	// time. A local store does so between users of this package on one machine
+	// (advisory locks). The SMB client in use cannot express share modes: there it
+	// has no effect, and Store.DeniesWrite says so.
 	DenyWrite
 	// WriteBehind tells that much is going to be written and then synced: a local
 	// store has the kernel begin with it at once, instead of at the Sync. It changes
@@ -110,6 +111,10 @@ type Options struct {
 	ReplayBuffer int64
 	// RequireSigning refuses servers that do not sign.
 	RequireSigning bool
+	// OtherServers lets the parents of differencing disks be looked for on servers
+	// that a disk names and the location it was opened with does not. Off, nobody
+	// who makes a disk can have this user log on to a server of theirs.
+	OtherServers bool
 	// Logger gets reconnects; nil discards.
 	Logger *slog.Logger
 }
@@ -145,7 +150,7 @@ func Open(ctx context.Context, l Location, o Options) (Store, error) {
 		if l.Path == "" {
 			return nil, fmt.Errorf("%w: it is empty", ErrBadLocation)
 		}
-		return newLocalStore(l), nil
+		return &localStore{loc: l, opts: o}, nil
 	}
 	return openSMB(ctx, l, o)
 }

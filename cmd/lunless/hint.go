@@ -28,6 +28,8 @@ var hints = []struct {
 	{migrate.ErrNoJob, "`lunless migrate list --storage LOCATION` shows the unfinished ones"},
 	{migrate.ErrSamePlace, "name the folder the home shall lie in, another than the one it lies in now"},
 	{migrate.ErrJobRunning, "wait for it, or interrupt the `lunless migrate` that runs it"},
+	{smbstore.ErrParentChanged, "a parent that was written to by itself no longer fits: restore it, or see `lunless disk rebase --help`"},
+	{smbstore.ErrTailInUse, "make the partitions in the guest smaller first, or choose a larger size"},
 	{vhdx.ErrCorrupt, "`lunless disk check` names what is damaged and where"},
 	{accounts.ErrExists, "`lunless user password` sets the password of an account"},
 	{accounts.ErrNoUser, "`lunless user list` shows the accounts of the data folder"},

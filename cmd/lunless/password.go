@@ -21,6 +21,7 @@ func storeFlags(c *cobra.Command) *smbstore.Options {
 	c.Flags().StringVar(&o.CredentialsFile, "credentials", "", "file with username=, password= and domain= lines, as mount.cifs takes it")
 	c.Flags().BoolVar(&o.RequireSigning, "require-signing", false, "sign every message, and refuse servers that do not")
 	c.Flags().IntVar(&o.Connections, "connections", 0, "TCP connections to a server (default 2)")
+	c.Flags().BoolVar(&o.OtherServers, "other-servers", false, "look for a disk's parents also on servers that only the disk names, with the same user")
 	o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)) // a lost server is said at once, not when the wait for it ends
 	o.Prompt = func(_ context.Context, l smbstore.Location) (string, error) {
 		return askPassword(fmt.Sprintf("Password for %s: ", l))

@@ -91,7 +91,7 @@ func (p *copyPass) walk(ctx context.Context, spawn func(off, n int64)) error {
 		n = min(n, extentWindow)
 		redo := p.m.redo.Load()
 		zero := p.m.dstZero.Load()
-		runs, err := p.dataRuns(ctx, off, n)
+		runs, err := p.runsOf(ctx, p.m.src.Extents, off, n)
 		if err != nil {
 			return err
 		}
@@ -118,12 +118,12 @@ func (p *copyPass) walk(ctx context.Context, spawn func(off, n int64)) error {
 	return nil
 }
 
-// dataRuns lists the source's data in [off, off+n), rounded out to granules, in
-// order and disjoint.
-func (p *copyPass) dataRuns(ctx context.Context, off, n int64) ([]Extent, error) {
+// runsOf lists the data in [off, off+n) as extents tells it, rounded out to
+// granules, in order and disjoint.
+func (p *copyPass) runsOf(ctx context.Context, extents func(context.Context, int64, int64, func(Extent) error) error, off, n int64) ([]Extent, error) {
 	g := p.m.todo.Granularity()
 	var runs []Extent
-	err := p.m.src.Extents(ctx, off, n, func(e Extent) error {
+	err := extents(ctx, off, n, func(e Extent) error {
 		if e.State != Data {
 			return nil
 		}

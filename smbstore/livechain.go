@@ -1,0 +1,375 @@
+package smbstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"lunless/smbstore/block"
+	"lunless/smbstore/vhdx"
+)
+
+// Chain is a VM's disk in use, whose layers can be merged while a guest reads and
+// writes. Each image is behind a Slot, so that a layer can be exchanged below the
+// one that reads it.
+//
+// Disk may be used concurrently with everything else here. Merges run one at a
+// time. Only chains of VHDX can be merged: a VHD has no log.
+type Chain struct {
+	store Store
+	disk  *block.Slot
+
+	mu     sync.Mutex // held through a merge and Close
+	layers []*chainLayer
+	closed bool
+}
+
+// chainLayer is one image of a Chain.
+type chainLayer struct {
+	*layerFile
+	dev      block.Device // the format's own; its parent is the next layer's slot, not owned
+	slot     *block.Slot  // what the layer above reads; the guest's for the leaf
+	writable bool
+	next     identity // of a writable parent: what its first change makes its identity
+}
+
+// OpenChain opens a disk with all its parents, as OpenDisk does for writing.
+func OpenChain(ctx context.Context, s Store, name string, o DiskOptions) (*Chain, error) {
+	if o.ReadOnly || o.NoChain {
+		return nil, opError("open disk", s.Location().Join(name), fmt.Errorf("a chain in use is open for writing, with its parents: %w", block.ErrNotSupported))
+	}
+	flags := ReadWrite
+	if o.DenyWrite {
+		flags |= DenyWrite
+	}
+	leaf, err := openLeaf(s, name, flags, o.Format)
+	if err != nil {
+		return nil, err
+	}
+	files, err := walkChain(ctx, leaf, Read|DenyWrite)
+	if err != nil {
+		return nil, errors.Join(err, closeLayers(files))
+	}
+	c := &Chain{store: s, layers: make([]*chainLayer, len(files))}
+	for i := len(files) - 1; i >= 0; i-- {
+		l := &chainLayer{layerFile: files[i], writable: i == 0}
+		if err := c.openDevice(l, i, imageOptions{readOnly: i > 0}); err != nil {
+			for _, done := range c.layers[i+1:] {
+				err = errors.Join(err, done.close())
+			}
+			return nil, errors.Join(err, closeLayers(files[:i+1]))
+		}
+		c.layers[i] = l
+	}
+	c.disk = c.layers[0].slot
+	return c, nil
+}
+
+// openDevice makes a layer's device over the one below it.
+func (c *Chain) openDevice(l *chainLayer, i int, o imageOptions) (err error) {
+	if i+1 < len(c.layers) {
+		o.parent = unowned{c.layers[i+1].slot}
+	}
+	o.pages = cachePages(len(c.layers))
+	if l.dev, err = openImage(l.file, l.info.Format, o); err != nil {
+		return opError("open disk", l.at, err)
+	}
+	if l.slot == nil {
+		l.slot = block.NewSlot(l.dev)
+	}
+	return nil
+}
+
+// close closes the layer's device and its file with it.
+func (l *chainLayer) close() error {
+	err := l.dev.Close()
+	if l.owned {
+		err = errors.Join(err, l.store.Close())
+	}
+	return err
+}
+
+// Disk is what the guest uses. It stays the same through merges.
+func (c *Chain) Disk() *block.Slot { return c.disk }
+
+// Images are where the chain's images lie, the leaf first.
+func (c *Chain) Images() []Location {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []Location
+	for _, l := range c.layers {
+		all = append(all, l.at)
+	}
+	return all
+}
+
+// Close flushes and closes all images.
+func (c *Chain) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return block.ErrClosed
+	}
+	c.closed = true
+	var errs []error
+	for _, l := range c.layers {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+// MergeLiveOptions describe a live merge.
+type MergeLiveOptions struct {
+	Convert  ConvertOptions
+	Progress func(ConvertProgress) // may be nil
+	// Commit is called when the leaf is merged and the guest is held back, with the
+	// place of the image that is the leaf from then on: it writes that down where
+	// the next start of the VM looks for it. If it fails, so does the merge, and the
+	// old leaf stays. Only for the leaf; it may be nil.
+	Commit func(ctx context.Context, leaf Location) error
+	Force  bool // even if other disks need what is changed
+}
+
+// Merge copies the i-th image, 0 being the leaf, into its parent, and removes it
+// from the chain and from its store. The guest goes on meanwhile, but for the
+// moments in which images are exchanged.
+//
+// At every moment the images can be opened as a chain by the one that is the leaf,
+// and hold all that was flushed: the old leaf up to Commit, the new one after it.
+// From Commit on the old leaf cannot be opened as a disk, so that nobody takes it
+// for the VM's disk.
+func (c *Chain) Merge(ctx context.Context, i int, o MergeLiveOptions) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return block.ErrClosed
+	}
+	if i < 0 || i+1 >= len(c.layers) {
+		return fmt.Errorf("image %d of %d has no parent: %w", i, len(c.layers), block.ErrOutOfRange)
+	}
+	child, parent := c.layers[i], c.layers[i+1]
+	if child.info.Format != VHDX {
+		return opError("merge", child.at, fmt.Errorf("%w: a %s has no log: merge it while the VM is off", block.ErrNotSupported, child.info.Format))
+	}
+	var err error
+	if !o.Force {
+		err = c.refuse(ctx, i)
+	}
+	if err == nil {
+		err = c.prepare(ctx, i)
+	}
+	if err == nil && i == 0 {
+		err = c.mergeLeaf(ctx, o)
+	} else if err == nil {
+		err = c.mergeMiddle(ctx, i, o)
+	}
+	if err != nil {
+		return &MergeError{child.at, parent.at, "the disk is in use as before", LeadFull(err)}
+	}
+	// Only the file is left over, and nothing needs it.
+	if err := errors.Join(child.close(), removeAt(ctx, c.store, child.at)); err != nil {
+		return &MergeError{child.at, parent.at, "it is merged and the disk in use, only its file is left over: remove that", err}
+	}
+	return nil
+}
+
+// refuse is a *ChildrenError if disks outside the chain need what a merge changes.
+func (c *Chain) refuse(ctx context.Context, i int) error {
+	child, parent := c.layers[i], c.layers[i+1]
+	search, err := searchChildren(ctx, c.store, child.at, parent.at)
+	if err != nil {
+		return err
+	}
+	defer search.close()
+	var own []*layerFile
+	for _, l := range c.layers {
+		own = append(own, l.layerFile)
+	}
+	return errors.Join(search.refuse(ctx, parent.layerFile, own...), search.refuse(ctx, child.layerFile, own...))
+}
+
+// prepare announces the parent's coming identity in the child and makes the
+// parent writable.
+func (c *Chain) prepare(ctx context.Context, i int) error {
+	child, parent := c.layers[i], c.layers[i+1]
+	if !parent.writable { // else by an earlier merge
+		parent.next = identity(uuid.New())
+	}
+	if err := c.link(ctx, i, i+1, parent.next); err != nil {
+		return err
+	}
+	if !parent.writable {
+		if err := c.reopen(ctx, i+1, parent.next); err != nil {
+			return err
+		}
+	}
+	disk := parent.dev.(*vhdx.Disk)
+	if disk.Size() >= child.dev.Size() {
+		return nil
+	}
+	return disk.Resize(ctx, child.dev.Size())
+}
+
+// link writes into image i that image j is its parent.
+func (c *Chain) link(ctx context.Context, i, j int, next identity) error {
+	child, parent := c.layers[i], c.layers[j]
+	if !child.writable {
+		if err := c.reopen(ctx, i, child.info.Identity); err != nil {
+			return err
+		}
+	}
+	link, err := linkTo(child.at, parent.layerFile)
+	if err != nil {
+		return err
+	}
+	if d, ok := parent.dev.(*vhdx.Disk); ok {
+		link.identity = identity(d.Info().DataWriteGUID)
+	}
+	if link.next = next; next == link.identity {
+		link.next = identity{}
+	}
+	return relink(ctx, child.dev, link)
+}
+
+// reopen exchanges an image's device, which was for reading, for one for writing,
+// with the identity it has or is to have. While requests are held back the file is
+// closed and opened again, because readers deny writers. If that fails, it is opened
+// for reading again.
+func (c *Chain) reopen(ctx context.Context, i int, id identity) error {
+	l := c.layers[i]
+	var failed error
+	_, err := l.slot.Swap(func(block.Device) (block.Device, error) {
+		if err := l.dev.Close(); err != nil {
+			return nil, err
+		}
+		failed = c.openAgain(l, i, ReadWrite|DenyWrite, imageOptions{dataWrite: vhdx.GUID(id)})
+		if failed == nil {
+			l.writable = true
+			return l.dev, nil
+		}
+		if err := c.openAgain(l, i, Read|DenyWrite, imageOptions{readOnly: true}); err != nil {
+			return nil, errors.Join(failed, err)
+		}
+		return l.dev, nil
+	})
+	return errors.Join(err, failed)
+}
+
+func (c *Chain) openAgain(l *chainLayer, i int, flags Flags, o imageOptions) error {
+	f, err := l.store.OpenFile(l.name, flags)
+	if err != nil {
+		return err
+	}
+	old := l.file
+	l.file = f
+	if err := c.openDevice(l, i, o); err != nil {
+		l.file = old
+		return errors.Join(err, f.Close())
+	}
+	return nil
+}
+
+// mergeMiddle merges a layer that nobody writes to.
+func (c *Chain) mergeMiddle(ctx context.Context, i int, o MergeLiveOptions) error {
+	child, parent := c.layers[i], c.layers[i+1]
+	size := child.dev.Size()
+	if _, err := copyLayer(ctx, child.dev.(block.Layered), parent.dev, o.Convert, o.Progress); err != nil {
+		return err
+	}
+	if err := fitParent(ctx, parent.dev.(*vhdx.Disk), size); err != nil {
+		return err
+	}
+	if err := parent.dev.Flush(ctx); err != nil {
+		return err
+	}
+	if err := c.link(ctx, i-1, i+1, identity{}); err != nil {
+		return err
+	}
+	_, err := child.slot.Swap(func(block.Device) (block.Device, error) {
+		if parent.dev.Size() == size {
+			return parent.dev, nil
+		}
+		return front{parent.dev, size}, nil
+	})
+	if err != nil {
+		return err
+	}
+	parent.slot = child.slot // what the layer above holds
+	c.layers = append(c.layers[:i:i], c.layers[i+1:]...)
+	return nil
+}
+
+// mergeLeaf merges the image that the guest writes to: what it writes goes to
+// both, until the parent has all and takes its place.
+func (c *Chain) mergeLeaf(ctx context.Context, o MergeLiveOptions) error {
+	leaf, parent := c.layers[0], c.layers[1]
+	size := leaf.dev.Size()
+	layer := leaf.dev.(block.Layered)
+	var target block.Device = parent.dev
+	if target.Size() != size {
+		target = front{target, size}
+	}
+	mirror, err := block.NewMirror(layer, target, block.MirrorOptions{Granularity: block.MergeGranularity(size)})
+	if err != nil {
+		return err
+	}
+	if _, err := c.disk.Swap(func(block.Device) (block.Device, error) { return mirror, nil }); err != nil {
+		return err
+	}
+	_, err = mergePass(ctx, mirror, layer, o.Convert, o.Progress)
+	if err == nil {
+		_, err = mirror.Switch(ctx, func(ctx context.Context) error { return c.retire(ctx, leaf, parent, o) })
+	}
+	if err != nil {
+		mirror.Detach(err)
+		_, serr := c.disk.Swap(func(block.Device) (block.Device, error) { return leaf.dev, nil })
+		return errors.Join(err, serr)
+	}
+	_, err = c.disk.Swap(func(block.Device) (block.Device, error) { return target, nil })
+	parent.slot = c.disk
+	c.layers = c.layers[1:]
+	return err
+}
+
+// retire has the parent be the leaf for whoever opens the disk next. It runs with
+// the guest held back and the parent flushed.
+func (c *Chain) retire(ctx context.Context, leaf, parent *chainLayer, o MergeLiveOptions) error {
+	if err := fitParent(ctx, parent.dev.(*vhdx.Disk), leaf.dev.Size()); err != nil {
+		return err
+	}
+	if err := parent.dev.Flush(ctx); err != nil {
+		return err
+	}
+	if o.Commit != nil {
+		if err := o.Commit(ctx, parent.at); err != nil {
+			return err
+		}
+	}
+	// The parent changes from here on, and its identity, which this session has
+	// chosen, does not: the old leaf must not be taken for its child any more.
+	link, err := linkTo(leaf.at, parent.layerFile)
+	if err == nil {
+		link.identity = identity(uuid.New())
+		err = relink(ctx, leaf.dev, link)
+	}
+	if err != nil && o.Commit != nil {
+		return nil // committed to: the file goes soon, and its name is nowhere any more
+	}
+	return err
+}
+
+// removeAt takes a file away, wherever it lies.
+func removeAt(ctx context.Context, s Store, at Location) error {
+	folder, err := openNeighbour(ctx, s, at.Dir())
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := folder.Remove(at.Base()); err != nil {
+		return err
+	}
+	return folder.SyncDir("")
+}

@@ -1,0 +1,250 @@
+package smbstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"lunless/smbstore/block"
+)
+
+// TestMergeDisk merges leaves, layers in the middle, and several at once.
+func TestMergeDisk(t *testing.T) {
+	for _, format := range chainFormats {
+		n := suffixed(format, "base", "a", "b", "leaf")
+		for _, c := range []struct {
+			name  string
+			merge string
+			o     func(at func(...string) Location) MergeOptions
+			reads string // the disk that has the content then
+			left  []string
+			depth int
+		}{
+			{"leaf", n[3], func(func(...string) Location) MergeOptions { return MergeOptions{} }, n[2], n[:3], 3},
+			{"kept leaf", n[3], func(func(...string) Location) MergeOptions { return MergeOptions{Keep: true} }, n[3], n, 4},
+			{"middle", n[2], func(at func(...string) Location) MergeOptions {
+				return MergeOptions{Children: []Location{at(n[3])}}
+			}, n[3], []string{n[0], n[1], n[3]}, 3},
+			{"into the base", n[3], func(at func(...string) Location) MergeOptions { return MergeOptions{Into: at(n[0])} }, n[0], n[:1], 1},
+			{"two of the middle", n[2], func(at func(...string) Location) MergeOptions {
+				return MergeOptions{Into: at(n[0]), Children: []Location{at(n[3])}}
+			}, n[3], []string{n[0], n[3]}, 2},
+		} {
+			t.Run(string(format)+" "+c.name, func(t *testing.T) {
+				s := newPowerStore()
+				chain := newChain(t, s, 5, format, n...)
+				mustDo(t, s.SyncDir(""))
+				r, err := MergeDisk(t.Context(), s, c.merge, c.o(s.Location().Join))
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkDisk(t, s, c.reads, chain.want)
+				images, err := InspectChain(t.Context(), s, c.reads)
+				if err != nil || len(images) != c.depth {
+					t.Errorf("%d images in the chain, want %d (%v)", len(images), c.depth, err)
+				}
+				for _, name := range c.left {
+					if s.at(name) == nil {
+						t.Errorf("%s is gone", name)
+						continue
+					}
+					if _, r, err := CheckDisk(t.Context(), s, name); err != nil || !r.Clean() {
+						t.Errorf("%s: %+v, %v", name, r, err)
+					}
+				}
+				if len(s.files) != len(c.left) {
+					t.Errorf("left are %s, want %v", s, c.left)
+				}
+				if r.Copied == 0 || len(r.Removed) != len(n)-len(c.left) {
+					t.Errorf("result %+v", r)
+				}
+			})
+		}
+	}
+}
+
+// TestMergeSizes: the parent gets the child's size, whichever is the larger, and
+// what neither shows stays hidden.
+func TestMergeSizes(t *testing.T) {
+	for _, format := range chainFormats {
+		t.Run(string(format)+" larger child", func(t *testing.T) {
+			s := newPowerStore()
+			c := newChain(t, s, 6, format, "base")
+			c.add(t, 6, "leaf", CreateDiskOptions{Parent: s.Location().Join("base"), Size: testDiskSize + 5<<20})
+			if _, err := MergeDisk(t.Context(), s, "leaf", MergeOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			checkDisk(t, s, "base", c.want)
+		})
+	}
+}
+
+// TestMergeRefused: what a merge would break is named, and nothing is changed.
+func TestMergeRefused(t *testing.T) {
+	for _, format := range chainFormats {
+		t.Run(string(format), func(t *testing.T) {
+			s := newPowerStore()
+			n := suffixed(format, "base", "mid", "leaf", "sibling")
+			chain := newChain(t, s, 8, format, n[:3]...)
+			other := newChain(t, s, 8, format)
+			other.names, other.want = []string{n[0]}, make([]byte, testDiskSize)
+			base, _, err := OpenDisk(t.Context(), s, n[0], DiskOptions{ReadOnly: true})
+			mustDo(t, err)
+			mustDo(t, base.ReadAt(t.Context(), other.want, 0))
+			mustDo(t, base.Close())
+			other.add(t, 9, n[3], CreateDiskOptions{Parent: s.Location().Join(n[0])})
+			for _, c := range []struct {
+				disk  string
+				o     MergeOptions
+				names string
+			}{
+				{n[2], MergeOptions{Into: s.Location().Join(n[0])}, n[3]},
+				{n[1], MergeOptions{}, n[2]},
+				{n[1], MergeOptions{Children: []Location{s.Location().Join(n[3])}}, n[2]},
+				{n[3], MergeOptions{}, n[1]},
+			} {
+				_, err := MergeDisk(t.Context(), s, c.disk, c.o)
+				var ce *ChildrenError
+				if !errors.As(err, &ce) || !strings.Contains(err.Error(), c.names) {
+					t.Errorf("merge %s %+v: %v, want %s to be named", c.disk, c.o, err, c.names)
+				}
+			}
+			for _, o := range []MergeOptions{{Into: s.Location().Join("elsewhere")}, {Into: s.Location().Join(n[0]), Keep: true}} {
+				if _, err := MergeDisk(t.Context(), s, n[2], o); err == nil {
+					t.Errorf("merge with %+v went well", o)
+				}
+			}
+			if _, err := MergeDisk(t.Context(), s, n[0], MergeOptions{}); !errors.Is(err, ErrNoParent) {
+				t.Errorf("merge a disk without parent: %v", err)
+			}
+			checkDisk(t, s, n[2], chain.want)
+			checkDisk(t, s, n[3], other.want)
+			// Forced, the disk that stays has its content, and the other is known to be broken.
+			if _, err := MergeDisk(t.Context(), s, n[1], MergeOptions{Force: true, Children: []Location{s.Location().Join(n[2])}}); err != nil {
+				t.Fatal(err)
+			}
+			checkDisk(t, s, n[2], chain.want)
+			if err := diskReads(t.Context(), s, n[3], other.want); format == VHDX && !errors.Is(err, ErrParentChanged) {
+				t.Errorf("over a parent that was merged into: %v", err)
+			}
+		})
+	}
+}
+
+// TestMergeInUse: a chain that somebody has open is not merged.
+func TestMergeInUse(t *testing.T) {
+	s := newPowerStore()
+	c := newChain(t, s, 8, VHDX, "base", "leaf")
+	dev, _, err := OpenDisk(t.Context(), s, "leaf", DiskOptions{})
+	mustDo(t, err)
+	if _, err := MergeDisk(t.Context(), s, "leaf", MergeOptions{}); !errors.Is(err, ErrSharing) {
+		t.Errorf("merge of a disk in use: %v", err)
+	}
+	mustDo(t, dev.Close())
+	checkDisk(t, s, "leaf", c.want)
+}
+
+// TestMergeStops: a merge that is cancelled, or whose store fails at any
+// operation, leaves a chain with its content, and a second run finishes it.
+func TestMergeStops(t *testing.T) {
+	for _, format := range chainFormats {
+		for seed := range uint64(25) {
+			s := newPowerStore()
+			n := suffixed(format, "base", "mid", "leaf")
+			chain := newChain(t, s, seed, format, n...)
+			ctx, cancel := context.WithCancel(t.Context())
+			var ops atomic.Int64
+			last := int64(seed * 5)
+			s.supply.Watch(func() {
+				if ops.Add(1) == last {
+					cancel()
+				}
+			})
+			o := MergeOptions{Children: []Location{s.Location().Join(n[2])}}
+			_, err := MergeDisk(ctx, s, n[1], o)
+			cancel()
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Fatalf("%s, seed %d: %v", format, seed, err)
+			}
+			checkDisk(t, s, n[2], chain.want)
+			if s.at(n[1]) != nil {
+				images, err := InspectChain(t.Context(), s, n[2])
+				mustDo(t, err)
+				if len(images) == 3 {
+					if _, err := MergeDisk(t.Context(), s, n[1], o); err != nil {
+						t.Fatalf("%s, seed %d, again: %v", format, seed, err)
+					}
+				}
+			}
+			checkDisk(t, s, n[2], chain.want)
+		}
+	}
+}
+
+// TestMergePowerCut: whenever power fails in a merge, the chain opens with its
+// content, and a second run finishes it.
+func TestMergePowerCut(t *testing.T) {
+	for _, format := range chainFormats {
+		for _, middle := range []bool{false, true} {
+			for seed := range uint64(6) {
+				if err := mergePowerCut(t, format, middle, seed); err != nil {
+					t.Fatalf("%s, middle %v, seed %d: %v", format, middle, seed, err)
+				}
+			}
+		}
+	}
+}
+
+func mergePowerCut(t *testing.T, format Format, middle bool, seed uint64) error {
+	s := newPowerStore()
+	n := suffixed(format, "base", "mid", "leaf")
+	chain := newChain(t, s, seed, format, n...)
+	mustDo(t, s.SyncDir(""))
+	merged, o, survivor := n[2], MergeOptions{}, n[1]
+	if middle {
+		merged, o, survivor = n[1], MergeOptions{Children: []Location{s.Location().Join(n[2])}}, n[2]
+	}
+	rnd := rand.New(rand.NewPCG(seed, 11))
+	var cuts []*powerStore
+	var ops int
+	busy := make(chan struct{}, 1) // the watcher may be called concurrently
+	s.supply.Watch(func() {
+		busy <- struct{}{}
+		if ops++; rnd.IntN(8) == 0 {
+			cuts = append(cuts, s.Cut(rnd))
+		}
+		<-busy
+	})
+	if _, err := MergeDisk(t.Context(), s, merged, o); err != nil {
+		return err
+	}
+	cuts = append(cuts, s.Cut(rnd))
+	for i, cut := range cuts {
+		leaf := survivor
+		if cut.at(n[2]) != nil {
+			leaf = n[2]
+		}
+		if err := diskReads(t.Context(), cut, leaf, chain.want); err != nil {
+			return fmt.Errorf("cut %d of %d: %s: %w", i, len(cuts), leaf, err)
+		}
+		if images, err := InspectChain(t.Context(), cut, leaf); err != nil || len(images) < 3 {
+			continue
+		}
+		if _, err := MergeDisk(t.Context(), cut, merged, o); err != nil {
+			return fmt.Errorf("cut %d, again: %w", i, err)
+		}
+		if err := diskReads(t.Context(), cut, survivor, chain.want); err != nil {
+			return fmt.Errorf("cut %d, again: %w", i, err)
+		}
+	}
+	if ops < 10 {
+		return fmt.Errorf("only %d changes seen", ops)
+	}
+	return nil
+}
+
+var _ block.File = (*powerFile)(nil)
