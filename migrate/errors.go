@@ -22,6 +22,10 @@ var (
 	ErrSourceChanged = errors.New("the source changed while it was copied: stop what uses the VM and resume")
 	// ErrVerify: what the destination holds is not what the source holds.
 	ErrVerify = errors.New("destination differs from the source")
+	// ErrParentLeft: a disk's parent lies outside the home and cannot be opened from
+	// the destination.
+	ErrParentLeft = errors.New("a disk's parent does not move with the VM: merge or convert the disk, or rebase it onto a parent that the " +
+		"destination reaches, then resume")
 	// ErrCancelled: the job was cancelled; the VM is where it was.
 	ErrCancelled = errors.New("the migration was cancelled")
 	// ErrTooLate: the VM is on the destination already, so that the job can only be finished.

@@ -138,6 +138,59 @@ func TestStorageMovesEverything(t *testing.T) {
 	}
 }
 
+// TestStorageMovesChains: a checkpoint's chain is one at the destination, of the
+// files there, and one whose parent cannot be reached from there is not moved.
+func TestStorageMovesChains(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	storage := storeAt(t, a)
+	const gold, base, leaf = "gold.vhdx", "Virtual Hard Disks/disk0.vhdx", "Snapshots/disk0_1.avhdx"
+	make := func(s smbstore.Store, name string, parent smbstore.Location, text string, off int64) {
+		t.Helper()
+		dev, err := smbstore.CreateDisk(t.Context(), s, name, smbstore.CreateDiskOptions{
+			Format: smbstore.VHDX, Size: 8 << 20, BlockSize: 1 << 20, Parent: parent})
+		must(t, err)
+		must(t, dev.WriteAt(t.Context(), []byte(text), off, 0))
+		must(t, dev.Close())
+	}
+	config := smbstore.Config{Disks: []smbstore.Disk{{Path: leaf, Format: smbstore.VHDX, Controller: "scsi"}}}
+	h, err := smbstore.CreateHome(t.Context(), storage, "web1", config)
+	must(t, err)
+	make(h.Store(), base, smbstore.Location{}, "of the base", 0)
+	make(h.Store(), leaf, h.Location().Join(base), "of the leaf", 3<<20)
+	job, err := Storage(t.Context(), Options{Source: at(a, "web1"), To: at(b)})
+	must(t, err)
+	must(t, job.Wait(t.Context()))
+	moved := storeAt(t, filepath.Join(b, "web1"))
+	dev, _, err := smbstore.OpenDisk(t.Context(), moved, leaf, smbstore.DiskOptions{})
+	must(t, err)
+	for off, want := range map[int64]string{0: "of the base", 3 << 20: "of the leaf"} {
+		p := []byte(want)
+		clear(p)
+		if err := dev.ReadAt(t.Context(), p, off); err != nil || string(p) != want {
+			t.Errorf("at %d: %q, %v, want %q", off, p, err, want)
+		}
+	}
+	must(t, dev.Close())
+	images, err := smbstore.InspectChain(t.Context(), moved, leaf)
+	if err != nil || len(images) != 2 || !images[1].Location.Equal(at(b, "web1", base)) {
+		t.Errorf("chain %+v, %v", images, err)
+	}
+
+	h, err = smbstore.CreateHome(t.Context(), storage, "web2", config)
+	must(t, err)
+	make(storage, gold, smbstore.Location{}, "gold", 0)
+	make(h.Store(), leaf, storage.Location().Join(gold), "of the leaf", 3<<20)
+	must(t, storage.Rename(gold, "hidden.vhdx"))
+	job, err = Storage(t.Context(), Options{Source: at(a, "web2"), To: at(b)})
+	must(t, err)
+	if err := job.Wait(t.Context()); !errors.Is(err, ErrParentLeft) || !strings.Contains(err.Error(), gold) {
+		t.Errorf("with a parent that is gone: %v", err)
+	}
+	if !exists(a, "web2", leaf) {
+		t.Error("the source is gone")
+	}
+}
+
 func TestStorageRefuses(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	makeHome(t, storeAt(t, a), "vm", 1<<20, 1)

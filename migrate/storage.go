@@ -161,6 +161,9 @@ func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) err
 		if err := m.unchanged(ctx); err != nil {
 			return err // known without reading all of it again
 		}
+		if err := m.chains(ctx); err != nil {
+			return err
+		}
 	}
 	if sabotage(sabotageRemoveEarly) {
 		if err := m.removeSource(ctx); err != nil {

@@ -64,7 +64,7 @@ type merge struct {
 // run ends. Of a VHD, which has no log, a copy is changed, and takes its place in
 // the end. Errors: *MergeError, *ChildrenError, and those of OpenDisk.
 func MergeDisk(ctx context.Context, s Store, name string, o MergeOptions) (MergeResult, error) {
-	m := &merge{o: o, s: s}
+	m := &merge{o: o, s: s, result: MergeResult{Removed: []Location{}, Relinked: []Location{}}} // JSON: [], not null
 	chain, err := m.plan(ctx, name)
 	if err != nil {
 		return m.result, err
