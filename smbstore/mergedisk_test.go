@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhdx"
 )
 
 // TestMergeDisk merges leaves, layers in the middle, and several at once.
@@ -81,6 +82,36 @@ func TestMergeSizes(t *testing.T) {
 			checkDisk(t, s, "base", c.want)
 		})
 	}
+	t.Run("smaller child", func(t *testing.T) {
+		s := newPowerStore()
+		c := newChain(t, s, 6, VHDX, "base")
+		f, err := s.OpenFile("base", Read)
+		mustDo(t, err)
+		info, err := vhdx.Inspect(f)
+		mustDo(t, errors.Join(err, f.Close()))
+		base, _, err := OpenDisk(t.Context(), s, "base", DiskOptions{ReadOnly: true})
+		mustDo(t, err)
+		f, err = s.OpenFile("leaf", ReadWrite|Create)
+		mustDo(t, err)
+		leaf, err := vhdx.Create(f, vhdx.CreateOptions{Size: 3<<20 + 512, BlockSize: 1 << 20, ParentDevice: base,
+			Parent: &vhdx.ParentLink{Linkage: info.DataWriteGUID, Relative: `.\base`}})
+		mustDo(t, err)
+		c.want = c.want[:3<<20+512]
+		changeDisk(t, rand.New(rand.NewPCG(6, 6)), leaf, c.want, 5)
+		mustDo(t, leaf.Close())
+		c.names = append(c.names, "leaf")
+		grandchild := make([]byte, 5<<20)
+		copy(grandchild, c.want)
+		dev, err := CreateDisk(t.Context(), s, "grandchild", CreateDiskOptions{Parent: s.Location().Join("leaf"), Size: int64(len(grandchild))})
+		mustDo(t, err)
+		mustDo(t, dev.Close())
+		checkDisk(t, s, "grandchild", grandchild)
+		if _, err := MergeDisk(t.Context(), s, "leaf", MergeOptions{Children: []Location{s.Location().Join("grandchild")}}); err != nil {
+			t.Fatal(err)
+		}
+		checkDisk(t, s, "base", c.want)
+		checkDisk(t, s, "grandchild", grandchild)
+	})
 }
 
 // TestMergeRefused: what a merge would break is named, and nothing is changed.

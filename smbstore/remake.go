@@ -74,19 +74,6 @@ func (r *remade) finish() error {
 	return r.store.SyncDir(dirOf(r.name))
 }
 
-// unowned is a device whose Close leaves it open.
-type unowned struct{ block.Device }
-
-func (unowned) Close() error { return nil }
-
-// layerFront is the first bytes of a layer.
-type layerFront struct {
-	block.Layered
-	size int64
-}
-
-func (f layerFront) Size() int64 { return f.size }
-
 // remakeDisk gives the VHD of that name, opened for reading with its chain, a
 // new image of another size in its place.
 func remakeDisk(ctx context.Context, layers []*layerFile, devs []block.Device, size int64, o ConvertOptions, progress func(ConvertProgress)) error {
