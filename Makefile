@@ -33,10 +33,11 @@ bench:
 torture: tools
 	$(GO) run ./testdata/torture/run -server '$(SERVER)' -share '$(SHARE)' -user '$(USER)' -match '$(or $(MATCH),.)' -logs '$(LOGS)'
 
-# Every fuzz target for FUZZTIME.
+# Every fuzz target of FUZZPKGS for FUZZTIME, or all of them for TOTAL (1h).
 FUZZTIME ?= 30s
+FUZZPKGS ?= ./...
 fuzz:
-	testdata/fuzz.sh $(FUZZTIME)
+	TOTAL=$(TOTAL) testdata/fuzz.sh $(FUZZTIME) $(FUZZPKGS)
 
 # The long runs. SABOTAGE=name in the environment (or after make) switches on a
 # fault that the run must notice.

@@ -9,8 +9,11 @@ import (
 	"lunless/smbstore/block"
 )
 
+// zone is a part of an image, bytes.
+type zone struct{ off, n int64 }
+
 // zones are the places an edit of FuzzOpen may reach, without the empty space between.
-var zones = []struct{ off, n int64 }{
+var zones = []zone{
 	{0, 32}, {64 << 10, 96}, {128 << 10, 96}, {192 << 10, 128}, {256 << 10, 128},
 	{logStart, 6 * logSector}, {metaStart, 256}, {metaStart + metadataTableSize, 64}, {batStart, 128},
 }
