@@ -19,6 +19,15 @@ func selfCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// maxRSS is the most memory this process has had resident since it started, in bytes.
+func maxRSS() int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return u.Maxrss << 10 // getrusage(2): KiB
+}
+
 // meter measures the CPU time of a process and its descendants (Samba forks
 // one a connection). Descendants are found at both ends; one that ended in
 // between takes its time with it, so connections must outlive the run.

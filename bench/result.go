@@ -36,6 +36,8 @@ type Result struct {
 	ClientCPUPerOp  float64 `json:"client_cpu_us_per_op"`
 	ServerCPUPerOp  float64 `json:"server_cpu_us_per_op,omitempty"`
 	ServerCPUPerGiB float64 `json:"server_cpu_s_per_gib,omitempty"`
+
+	MaxRSS int64 `json:"client_max_rss"` // bytes, of this process since its start
 }
 
 func summarise(o Options, connections int, elapsed, clientCPU, serverCPU time.Duration, workers []*worker) Result {
@@ -49,7 +51,7 @@ func summarise(o Options, connections int, elapsed, clientCPU, serverCPU time.Du
 	r := Result{Workload: o.Workload, Connections: connections, Seed: o.Seed, Verified: o.Verify,
 		Seconds: elapsed.Seconds(), Operations: ops,
 		IOPS: float64(ops) / elapsed.Seconds(), MiBPerSec: bytes / (1 << 20) / elapsed.Seconds(),
-		Read: latency(reads), Write: latency(writes)}
+		Read: latency(reads), Write: latency(writes), MaxRSS: maxRSS()}
 	if ops > 0 {
 		r.ClientCPUPerOp = micro(clientCPU) / float64(ops)
 		r.ServerCPUPerOp = micro(serverCPU) / float64(ops)
@@ -86,6 +88,9 @@ func (r Result) WriteText(w io.Writer) {
 	fmt.Fprintf(w, "  client CPU %.1f us/op", r.ClientCPUPerOp)
 	if r.ServerCPUPerOp > 0 {
 		fmt.Fprintf(w, "  server CPU %.1f us/op, %.3f s/GiB", r.ServerCPUPerOp, r.ServerCPUPerGiB)
+	}
+	if r.MaxRSS > 0 {
+		fmt.Fprintf(w, "  %d MiB of memory at most", r.MaxRSS>>20)
 	}
 	if r.Verified {
 		fmt.Fprint(w, "  every block read back was verified")

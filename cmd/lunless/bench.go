@@ -23,8 +23,9 @@ Workloads:
 `+workloadList(),
 		`  lunless bench run --target smb://hv@fs1/vms/bench.dat --workload randread-4k --duration 10s
   lunless bench compare --a smb://hv@fs1/vms/x --b smb://hv@fs2/vms/x --workload seqwrite-1m
+  lunless bench fill --target d.vhdx --size 64G --block-size 2M --count 10000 --request 4K --step 2101248 --flush-every 64
   lunless bench report before.json after.json`)
-	c.AddCommand(benchRun(), benchCompare(), benchReport())
+	c.AddCommand(benchRun(), benchCompare(), benchFill(), benchReport())
 	return c
 }
 
