@@ -21,7 +21,7 @@ type Disk struct {
 	im        *image
 	f         block.File
 	parent    block.Device // nil: what a block lacks is zero, or unknown
-	bare      bool         // unknown
+	bare      bool         // unknown, and content cannot be changed
 	ro        bool
 	fixed     bool
 	size      int64
@@ -44,7 +44,7 @@ type Disk struct {
 
 func newDisk(im *image, o OpenOptions) *Disk {
 	d := &Disk{
-		im: im, f: im.f, parent: o.Parent, bare: o.Bare && im.differencing(), ro: o.ReadOnly || o.Bare,
+		im: im, f: im.f, parent: o.Parent, bare: o.Bare && im.differencing(), ro: o.ReadOnly,
 		fixed: im.ft.Type == typeFixed, size: im.size, blockSize: im.blockSize, mapSize: im.mapSize,
 		table: im.table, full: make(fullMaps, (len(im.table)+63)/64),
 	}
@@ -299,7 +299,7 @@ func (d *Disk) checkWrite(ctx context.Context, off, n int64) error {
 	if err := d.check(ctx, off, n); err != nil {
 		return err
 	}
-	if d.ro {
+	if d.ro || d.bare {
 		return block.ErrReadOnly
 	}
 	if d.failed.Load() {

@@ -17,8 +17,8 @@ type OpenOptions struct {
 	// past its end reads as zeroes. Whether it is the right one, by ID and time, is
 	// for who found it to tell.
 	Parent block.Device
-	// Bare opens a differencing disk without its parent, for reading: where the
-	// parent would have to tell, ReadAt returns ErrNoParent.
+	// Bare opens a differencing disk without its parent: where that would have to
+	// tell, ReadAt returns ErrNoParent. Content cannot be changed; Relink can.
 	Bare bool
 }
 

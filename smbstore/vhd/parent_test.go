@@ -226,5 +226,15 @@ func TestLayer(t *testing.T) {
 	if err := bare.WriteAt(ctx, p, 0, 0); !errors.Is(err, block.ErrReadOnly) {
 		t.Errorf("writing without a parent: %v", err)
 	}
+	must(t, bare.Relink(ctx, *moved(1)))
+	must(t, bare.Close())
+	bare, err = Open(f, OpenOptions{Bare: true, ReadOnly: true})
+	must(t, err)
+	if p := bare.ParentLink(); *p != *moved(1) {
+		t.Errorf("link %+v", p)
+	}
+	if err := bare.Relink(ctx, *link()); !errors.Is(err, block.ErrReadOnly) {
+		t.Errorf("relinking what is only read: %v", err)
+	}
 	must(t, bare.Close())
 }

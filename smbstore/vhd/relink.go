@@ -29,8 +29,11 @@ func (d *Disk) ParentLink() *ParentLink {
 // it. Each step is stable before the next. At any moment either footer leads to a
 // whole header, the old or the new one.
 func (d *Disk) Relink(ctx context.Context, p ParentLink) error {
-	if err := d.checkWrite(ctx, 0, 0); err != nil {
+	if err := d.check(ctx, 0, 0); err != nil {
 		return err
+	}
+	if d.ro {
+		return block.ErrReadOnly
 	}
 	if !d.im.differencing() {
 		return fmt.Errorf("relink a disk that has no parent: %w", ErrBadOptions)
