@@ -3,6 +3,7 @@ package vhdx
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"lunless/smbstore/block"
 )
@@ -32,7 +33,24 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Offset   int64    `json:"offset"` // in the file, bytes
 	What     string   `json:"what"`
+	kind     kind
 }
+
+// kind is why Repair leaves a finding alone.
+type kind uint8
+
+const (
+	kindOther kind = iota
+	kindHeaders
+	kindTables
+	kindTablesDiffer
+	kindOverlap
+	kindPlace
+	kindEntry
+	kindLocator
+	kindLeak
+	kindFixed
+)
 
 // Report is the outcome of Check.
 type Report struct {
@@ -43,6 +61,9 @@ type Report struct {
 	Leaked    int64     `json:"leaked"`           // bytes of the file nothing refers to
 	Mended    []Finding `json:"mended,omitempty"` // what Repair has put right
 	Left      []Finding `json:"left,omitempty"`   // what Repair did not touch, why, and what to do
+
+	tail   int64 // where the room at the file's end that nothing needs begins
+	extend int64 // the size a fixed disk's file lacks, 0 if it is large enough
 }
 
 // maxFindings bounds a report.
@@ -59,6 +80,10 @@ func (r *Report) Clean() bool {
 }
 
 func (r *Report) add(s Severity, off int64, format string, args ...any) {
+	r.addKind(kindOther, s, off, format, args...)
+}
+
+func (r *Report) addKind(k kind, s Severity, off int64, format string, args ...any) {
 	if len(r.Findings) >= maxFindings {
 		if s == Note {
 			r.More++
@@ -70,7 +95,7 @@ func (r *Report) add(s Severity, off int64, format string, args ...any) {
 		}
 		r.Findings = r.Findings[:maxFindings-1]
 	}
-	r.Findings = append(r.Findings, Finding{s, off, fmt.Sprintf(format, args...)})
+	r.Findings = append(r.Findings, Finding{Severity: s, Offset: off, What: fmt.Sprintf(format, args...), kind: k})
 }
 
 // Check examines the disk in f without changing it. A log in use is taken as
@@ -92,7 +117,14 @@ func examine(f block.File) (im *image, r Report, err error) {
 		if !errors.As(err, &fe) {
 			return nil, r, err
 		}
-		r.addOnce(fe.Offset, fmt.Sprintf("%s: %v", fe.What, fe.Err))
+		if im != nil && im.items != nil && im.params.HasParent {
+			if err := r.metadata(im); err != nil {
+				return nil, r, err
+			}
+		}
+		if !r.has(kindLocator) { // which says it better
+			r.addOnce(fe.Offset, fmt.Sprintf("%s: %v", fe.What, fe.Err))
+		}
 		return nil, r, nil
 	}
 	r.Info = im.info(im.hdr, im.fileSize)
@@ -100,6 +132,11 @@ func examine(f block.File) (im *image, r Report, err error) {
 		return nil, r, err
 	}
 	return im, r, r.blocks(im)
+}
+
+// has tells whether there is a finding of a kind.
+func (r *Report) has(k kind) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.kind == k })
 }
 
 // addOnce adds damage, unless something has been said about its place already.
@@ -118,18 +155,18 @@ func (r *Report) slots(im *image) {
 	for i, err := range im.slotErrs {
 		switch {
 		case err != nil && both:
-			r.add(Damage, headerOffsets[i], "header %d is not valid: %v", i+1, cause(err))
+			r.addKind(kindHeaders, Damage, headerOffsets[i], "header %d is not valid: %v", i+1, cause(err))
 		case err != nil: // a power cut may leave one so
 			r.add(Note, headerOffsets[i], "header %d is not valid (header %d is used): %v", i+1, 2-i, cause(err))
 		}
 	}
 	for i, err := range im.tableErrs {
 		if err != nil {
-			r.add(Damage, regionTableOffsets[i], "region table %d is not valid: %v", i+1, cause(err))
+			r.addKind(kindTables, Damage, regionTableOffsets[i], "region table %d is not valid: %v", i+1, cause(err))
 		}
 	}
 	if im.tableDiffer {
-		r.add(Damage, regionTableOffsets[1], "region table 2 is valid, but differs from region table 1 (which is used)")
+		r.addKind(kindTablesDiffer, Damage, regionTableOffsets[1], "region table 2 is valid, but differs from region table 1 (which is used)")
 	}
 	if im.seq != nil {
 		r.add(Note, int64(im.hdr.LogOffset), "log is in use: %d entries wait for replay", len(im.seq.entries))

@@ -1,9 +1,11 @@
 package vhdx
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"lunless/smbstore/block"
 )
@@ -28,7 +30,8 @@ func putEntry(t testing.TB, f *block.MemFile, i int64, e batEntry) {
 // and 4 at 4, 5 and 6 MiB, where it ends.
 const smallEnd = 7 * mib
 
-// finding is what a report should hold: a severity, a place, and part of the text.
+// finding is what a report should hold: a severity, a place, and part of the
+// text. Place -1 is any in the metadata region.
 type finding struct {
 	sev  Severity
 	off  int64
@@ -37,7 +40,7 @@ type finding struct {
 
 func (w finding) in(all []Finding) bool {
 	for _, f := range all {
-		if f.Severity == w.sev && f.Offset == w.off && strings.Contains(f.What, w.what) {
+		if f.Severity == w.sev && (f.Offset == w.off || w.off < 0 && f.Offset > metaStart) && strings.Contains(f.What, w.what) {
 			return true
 		}
 	}
@@ -52,9 +55,8 @@ func list(all []Finding) string {
 	return b.String()
 }
 
-// damages are crafted, with what Check must say of them: all of it, and in
-// mended what Repair must do. One that Repair must leave alone has left.
-var damages = []struct {
+// damage is one of the crafted.
+type damage struct {
 	name   string
 	make   func(t testing.TB) *block.MemFile // default: small, closed
 	spoil  func(t testing.TB, f *block.MemFile)
@@ -62,7 +64,19 @@ var damages = []struct {
 	mended []finding
 	left   []finding
 	after  []finding // that a repaired disk still has
-}{
+}
+
+// image returns what is to be spoiled.
+func (c *damage) image(t testing.TB) *block.MemFile {
+	if c.make == nil {
+		return small(t, true)
+	}
+	return c.make(t)
+}
+
+// damages are crafted, with what Check must say of them: all of it, and in
+// mended what Repair must do. One that Repair must leave alone has left.
+var damages = []damage{
 	{
 		name:  "nothing",
 		spoil: func(t testing.TB, f *block.MemFile) {},
@@ -289,6 +303,117 @@ var damages = []struct {
 		want:  []finding{{Damage, batStart + 32, "payload block 4 (disk offset 0x400000): its place 0x600000 lies outside the file"}},
 		left:  []finding{{Damage, batStart + 32, "convert"}},
 	},
+	{
+		name:  "sector bitmap block missing",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { putEntry(t, f, 4096, 0) },
+		want: []finding{{Damage, batStart + 4096*8, "sector bitmap block 0: not present, but 1 blocks of its chunk are partially present"},
+			{Note, layerBitmap, "1048576 bytes at the file's end are not in use"}},
+		left: []finding{{Damage, batStart + 4096*8, "convert"}},
+	},
+	{
+		name:  "sector bitmap block without need",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { putEntry(t, f, 0, makeEntry(statePresent, layerBlock)) },
+		want:  []finding{{Note, batStart + 4096*8, "sector bitmap block 0: present, but no block of its chunk is partially present"}},
+	},
+	{
+		name:  "bits past the end",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { put(t, f, layerBitmap+2048+3, []byte{4}) },
+		want:  []finding{{Note, layerBitmap + 2048 + 3, "sector bitmap block 0: bits are set for sectors past the disk's end, the first at disk offset 0x803000"}},
+	},
+	{
+		name:  "sector bitmap block past the file",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { putEntry(t, f, 4096, makeEntry(statePresent, 99*mib)) },
+		want: []finding{{Damage, batStart + 4096*8, "sector bitmap block 0: its place 0x6300000 lies outside the file"},
+			{Note, layerBitmap, "1048576 bytes at the file's end are not in use"}},
+		left: []finding{{Damage, batStart + 4096*8, "convert"}},
+	},
+	{
+		name: "sector bitmap block over a block",
+		make: layered,
+		spoil: func(t testing.TB, f *block.MemFile) {
+			putEntry(t, f, 4096, makeEntry(statePresent, layerBlock))
+			must(t, f.Truncate(layerBitmap))
+		},
+		want: []finding{{Damage, layerBlock, "payload block 0 (disk offset 0x0) (entry at 0x300000) and sector bitmap block 0 (entry at 0x308000) hold the same place"}},
+		left: []finding{{Damage, layerBlock, "convert"}},
+	},
+	{
+		name:  "parent locator's type",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { put(t, f, locatorAt(t, f), []byte{1, 2, 3}) },
+		want:  []finding{{Damage, -1, "parent locator: type"}},
+		left:  []finding{{Damage, -1, "link the disk to its parent anew"}},
+	},
+	{
+		name:  "parent locator without linkage",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { spoilKey(t, f, "parent_linkage", "parent_linkagX") },
+		want:  []finding{{Damage, -1, "parent locator: no parent_linkage"}, {Note, -1, `parent locator: entry "parent_linkagX" is not known`}},
+		left:  []finding{{Damage, -1, "link the disk to its parent anew"}},
+	},
+	{
+		name:  "parent locator without path",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { spoilKey(t, f, "relative_path", "relative_pXth") },
+		want:  []finding{{Damage, -1, "none of relative_path"}, {Note, -1, `entry "relative_pXth" is not known`}},
+		left:  []finding{{Damage, -1, "link the disk to its parent anew"}},
+	},
+	{
+		name:  "parent path with the wrong separator",
+		make:  layered,
+		spoil: func(t testing.TB, f *block.MemFile) { spoilKey(t, f, `p.vhdx`, `p/vhdx`) },
+		want:  []finding{{Note, -1, `relative_path "p/vhdx" is not relative with`}},
+	},
+}
+
+// Where things lie in the image that layered makes.
+const (
+	layerBlock  = 4 * mib
+	layerBitmap = 5 * mib
+)
+
+// layered returns the image of a differencing disk of 8 MiB with one block that is
+// partially present, closed.
+func layered(t testing.TB) *block.MemFile {
+	t.Helper()
+	d, f := differencing(t, 8*mib, mib, 512)
+	must(t, d.WriteAt(ctx, make([]byte, 4096), 4096, 0))
+	must(t, d.Close())
+	if rawEntry(t, f, 0) != makeEntry(statePartial, layerBlock) || rawEntry(t, f, 4096) != makeEntry(statePresent, layerBitmap) {
+		t.Fatalf("entries %#x %#x", rawEntry(t, f, 0), rawEntry(t, f, 4096))
+	}
+	return f
+}
+
+// locatorAt is where a parent locator lies in the file.
+func locatorAt(t testing.TB, f *block.MemFile) int64 {
+	t.Helper()
+	im, err := loadImage(f)
+	must(t, err)
+	return int64(im.metadata.Offset) + int64(im.items.system(guidParentLocator).Offset)
+}
+
+// spoilKey replaces a string in the metadata region by one of the same length.
+func spoilKey(t testing.TB, f *block.MemFile, from, to string) {
+	t.Helper()
+	wide := func(s string) []byte {
+		var b []byte
+		for _, c := range utf16.Encode([]rune(s)) {
+			b = le.AppendUint16(b, c)
+		}
+		return b
+	}
+	fixMetadata(t, f, func(b []byte) {
+		i := bytes.Index(b, wide(from))
+		if i < 0 {
+			t.Fatalf("no %q in the metadata", from)
+		}
+		copy(b[i:], wide(to))
+	})
 }
 
 // chunky returns the image of a disk with two chunks and a block, closed.
@@ -308,10 +433,7 @@ func chunky(t testing.TB) *block.MemFile {
 func TestCheckFindings(t *testing.T) {
 	for _, c := range damages {
 		t.Run(c.name, func(t *testing.T) {
-			if c.make == nil {
-				c.make = func(t testing.TB) *block.MemFile { return small(t, true) }
-			}
-			f := c.make(t)
+			f := c.image(t)
 			c.spoil(t, f)
 			was := f.Snapshot()
 			r, err := Check(f)

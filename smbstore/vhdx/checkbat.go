@@ -75,10 +75,10 @@ func (c *batCheck) visit(i int64, e batEntry, at int64) {
 	case statePartial:
 		c.partial++
 		if !c.im.params.HasParent {
-			c.r.add(Damage, at, "%s: partially present (state 7) in a disk without parent", c.im.owner(i))
+			c.r.addKind(kindEntry, Damage, at, "%s: partially present (state 7) in a disk without parent", c.im.owner(i))
 		}
 	case 4, 5:
-		c.r.add(Damage, at, "%s: state %d, which is reserved", c.im.owner(i), e.state())
+		c.r.addKind(kindEntry, Damage, at, "%s: state %d, which is reserved", c.im.owner(i), e.state())
 		return
 	case stateNotPresent, stateZero:
 		if e>>20 != 0 {
@@ -98,9 +98,9 @@ func (c *batCheck) visitBitmap(i int64, e batEntry, at int64) {
 		c.r.add(Note, at, "%s: not present, but its entry names %#x", c.im.owner(i), e.offset())
 	case e.state() == stateNotPresent:
 	case e.state() != statePresent:
-		c.r.add(Damage, at, "%s: state %d, which is reserved", c.im.owner(i), e.state())
+		c.r.addKind(kindEntry, Damage, at, "%s: state %d, which is reserved", c.im.owner(i), e.state())
 	case !c.im.params.HasParent:
-		c.r.add(Damage, at, "%s: present in a disk without parent", c.im.owner(i))
+		c.r.addKind(kindEntry, Damage, at, "%s: present in a disk without parent", c.im.owner(i))
 	default:
 		c.bitmap = true
 		if c.partial == 0 {
@@ -120,7 +120,7 @@ func (c *batCheck) place(i int64, e batEntry, at, n int64) bool {
 		if !relied {
 			s = Note // its content is not relied upon
 		}
-		c.r.add(s, at, "%s: its place %#x %v", c.im.owner(i), e.offset(), err)
+		c.r.addKind(kindPlace, s, at, "%s: its place %#x %v", c.im.owner(i), e.offset(), err)
 		return false
 	}
 	if relied && !c.im.isBitmap(i) {
@@ -128,7 +128,7 @@ func (c *batCheck) place(i int64, e batEntry, at, n int64) bool {
 	}
 	if twice := c.u.mark(e.offset(), n); twice >= 0 {
 		if len(c.clashes) == maxClashes {
-			c.r.add(Damage, at, "%s: its place %#x is another block's as well, from %#x on", c.im.owner(i), e.offset(), twice)
+			c.r.addKind(kindOverlap, Damage, at, "%s: its place %#x is another block's as well, from %#x on", c.im.owner(i), e.offset(), twice)
 			return true
 		}
 		c.clashes = append(c.clashes, twice)
@@ -164,7 +164,7 @@ func (c *batCheck) pastEnd(i int64, e batEntry) {
 func (c *batCheck) endChunk() {
 	if c.partial > 0 && !c.bitmap && c.im.params.HasParent {
 		i := (c.chunk+1)*(c.im.params.chunkRatio()+1) - 1
-		c.r.add(Damage, int64(c.im.bat.Offset)+i*8,
+		c.r.addKind(kindEntry, Damage, int64(c.im.bat.Offset)+i*8,
 			"%s: not present, but %d blocks of its chunk are partially present", c.im.owner(i), c.partial)
 	}
 	c.partial, c.bitmap = 0, false
@@ -196,7 +196,7 @@ func (c *batCheck) owners() error {
 			who = append(who, fmt.Sprintf("%s (entry at %#x)", c.im.owner(o.i), o.at))
 		}
 		if len(who) > 0 {
-			c.r.add(Damage, off, "blocks overlap: %s hold the same place", strings.Join(who, " and "))
+			c.r.addKind(kindOverlap, Damage, off, "blocks overlap: %s hold the same place", strings.Join(who, " and "))
 		}
 	}
 	return nil
@@ -212,8 +212,10 @@ func (c *batCheck) fileSize() {
 	if missing <= 0 {
 		return
 	}
-	c.r.add(Note, int64(c.im.bat.Offset), "fixed disk, but %d of its %d blocks have no room", missing, p.blocks())
-	if need := c.u.count*mib + missing*int64(p.BlockSize); c.im.fileSize < need {
+	c.r.addKind(kindFixed, Note, int64(c.im.bat.Offset), "fixed disk, but %d of its %d blocks have no room", missing, p.blocks())
+	need := c.u.count*mib + missing*int64(p.BlockSize)
+	if c.r.tail = need; c.im.fileSize < need {
+		c.r.extend = need
 		c.r.add(Damage, c.im.fileSize, "file ends here, but a fixed disk's with all its blocks has %d bytes", need)
 	}
 }
@@ -226,9 +228,10 @@ func (c *batCheck) leaks() {
 		return
 	}
 	end := c.u.end()
+	c.r.tail = max(c.r.tail, end)
 	named := int64(0)
 	for _, r := range c.u.runs(end, maxLeaks) {
-		c.r.add(Note, r.off, "%d bytes within the file are not in use", r.n)
+		c.r.addKind(kindLeak, Note, r.off, "%d bytes within the file are not in use", r.n)
 		named += r.n
 	}
 	if size > end {

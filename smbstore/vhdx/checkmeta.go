@@ -55,16 +55,16 @@ var (
 // locator examines a parent locator that lies at off (MS-VHDX 2.6.2.6).
 func (r *Report) locator(b []byte, off int64) {
 	if len(b) < locatorHeader {
-		r.add(Damage, off, "parent locator: %d bytes are no locator", len(b))
+		r.addKind(kindLocator, Damage, off, "parent locator: %d bytes are no locator", len(b))
 		return
 	}
 	if g := GUID(b[:16]); g != guidVHDXLocator {
-		r.add(Damage, off, "parent locator: type %v is not known", g)
+		r.addKind(kindLocator, Damage, off, "parent locator: type %v is not known", g)
 		return
 	}
 	count := int64(le.Uint16(b[18:]))
 	if locatorHeader+count*locatorEntry > int64(len(b)) || count > maxPairs {
-		r.add(Damage, off+18, "parent locator: %d entries in %d bytes", count, len(b))
+		r.addKind(kindLocator, Damage, off+18, "parent locator: %d entries in %d bytes", count, len(b))
 		return
 	}
 	pairs := map[string]string{}
@@ -75,11 +75,11 @@ func (r *Report) locator(b []byte, off int64) {
 		key, ok := locatorString(b, le.Uint32(e), le.Uint16(e[8:]))
 		value, ok2 := locatorString(b, le.Uint32(e[4:]), le.Uint16(e[10:]))
 		if !ok || !ok2 {
-			r.add(Damage, off+at, "parent locator: entry %d lies outside the locator, is empty or holds a NUL", i)
+			r.addKind(kindLocator, Damage, off+at, "parent locator: entry %d lies outside the locator, is empty or holds a NUL", i)
 			continue
 		}
 		if _, twice := pairs[key]; twice {
-			r.add(Damage, off+at, "parent locator: %s twice", key)
+			r.addKind(kindLocator, Damage, off+at, "parent locator: %s twice", key)
 			continue
 		}
 		pairs[key], places[key] = value, off+int64(le.Uint32(e[4:]))
@@ -105,7 +105,7 @@ func locatorString(b []byte, at uint32, n uint16) (string, bool) {
 // the values.
 func (r *Report) locatorPairs(pairs map[string]string, places map[string]int64, off int64) {
 	if _, ok := pairs["parent_linkage"]; !ok {
-		r.add(Damage, off, "parent locator: no parent_linkage")
+		r.addKind(kindLocator, Damage, off, "parent locator: no parent_linkage")
 	}
 	paths := 0
 	for _, key := range slices.Sorted(maps.Keys(pairs)) {
@@ -113,7 +113,7 @@ func (r *Report) locatorPairs(pairs map[string]string, places map[string]int64, 
 		switch key {
 		case "parent_linkage", "parent_linkage2":
 			if !guidSyntax.MatchString(v) {
-				r.add(Damage, at, "parent locator: %s %q is no GUID in braces", key, v)
+				r.addKind(kindLocator, Damage, at, "parent locator: %s %q is no GUID in braces", key, v)
 			}
 			if key == "parent_linkage2" {
 				r.add(Note, at, "parent locator: parent_linkage2 is present: a merge into the parent has begun and not ended")
@@ -138,6 +138,6 @@ func (r *Report) locatorPairs(pairs map[string]string, places map[string]int64, 
 		paths++
 	}
 	if paths == 0 {
-		r.add(Damage, off, "parent locator: none of relative_path, volume_path and absolute_win32_path")
+		r.addKind(kindLocator, Damage, off, "parent locator: none of relative_path, volume_path and absolute_win32_path")
 	}
 }

@@ -15,8 +15,11 @@ func (d *Disk) maintain(ctx context.Context, data bool) (end func(), err error) 
 	if err := d.check(ctx, 0, 0); err != nil {
 		return nil, err
 	}
-	if d.ro {
+	switch {
+	case d.ro:
 		return nil, block.ErrReadOnly
+	case d.im.params.HasParent && d.parent == nil:
+		return nil, ErrNoParent
 	}
 	select {
 	case d.busy <- struct{}{}:
