@@ -315,20 +315,21 @@ func TestChainLoops(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	deep := newPowerStore()
 	below := func(i int) string { return fmt.Sprintf("%03d.vhdx", i) }
-	base := newDisk(t, s, below(0))
+	base := newDisk(t, deep, below(0))
 	for i := 1; i <= maxDepth; i++ {
-		base = craft(t, s, below(i), vhdx.ParentLink{Linkage: base, Relative: `.\` + below(i-1)})
+		base = craft(t, deep, below(i), vhdx.ParentLink{Linkage: base, Relative: `.\` + below(i-1)})
 	}
-	if dev, _, err := OpenDisk(t.Context(), s, below(maxDepth-1), DiskOptions{}); err != nil {
+	if dev, _, err := OpenDisk(t.Context(), deep, below(maxDepth-1), DiskOptions{}); err != nil {
 		t.Errorf("a chain of %d: %v", maxDepth, err)
 	} else {
 		mustDo(t, dev.Close())
 	}
-	if _, _, err := OpenDisk(t.Context(), s, below(maxDepth), DiskOptions{ReadOnly: true}); !errors.Is(err, ErrChainDepth) {
+	if _, _, err := OpenDisk(t.Context(), deep, below(maxDepth), DiskOptions{ReadOnly: true}); !errors.Is(err, ErrChainDepth) {
 		t.Errorf("a chain of %d: %v", maxDepth+1, err)
 	}
-	if _, err := CreateDisk(t.Context(), s, "one-more.vhdx", CreateDiskOptions{Parent: s.Location().Join(below(maxDepth - 1))}); !errors.Is(err, ErrChainDepth) {
+	if _, err := CreateDisk(t.Context(), deep, "one-more.vhdx", CreateDiskOptions{Parent: deep.Location().Join(below(maxDepth - 1))}); !errors.Is(err, ErrChainDepth) {
 		t.Errorf("a child for a chain of %d: %v", maxDepth, err)
 	}
 }

@@ -189,7 +189,7 @@ func mergeLive(t *testing.T, seed uint64) {
 	s.supply.Watch(func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if len(cuts) < 60 && rnd.IntN(30) == 0 {
+		if len(cuts) < 30 && rnd.IntN(30) == 0 {
 			least := *g.flushed.Load()
 			cuts = append(cuts, liveCut{s.Cut(rnd), leaf, least}) // Commit waits for mu
 		}
