@@ -189,8 +189,12 @@ func reportOfVHD(r vhd.Report) vhdx.Report {
 	out := vhdx.Report{More: r.More, Allocated: r.Allocated, Leaked: r.Leaked, Info: vhdx.Info{
 		Type: r.Info.Type, VirtualSize: r.Info.VirtualSize, BlockSize: r.Info.BlockSize, FileSize: r.Info.FileSize,
 		LogicalSectorSize: vhd.SectorSize, PhysicalSectorSize: vhd.SectorSize, Creator: r.Info.Creator}}
-	for _, f := range r.Findings {
-		out.Findings = append(out.Findings, vhdx.Finding{Severity: vhdx.Severity(f.Severity), Offset: f.Offset, What: f.What})
+	findings := func(of []vhd.Finding) (all []vhdx.Finding) {
+		for _, f := range of {
+			all = append(all, vhdx.Finding{Severity: vhdx.Severity(f.Severity), Offset: f.Offset, What: f.What})
+		}
+		return all
 	}
+	out.Findings, out.Mended = findings(r.Findings), findings(r.Mended)
 	return out
 }

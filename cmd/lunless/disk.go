@@ -21,9 +21,11 @@ disks are opened with all their parents.
   info              Get-VHD                 info
   info --chain      Get-VHD (ParentPath)    info --backing-chain
   check             Test-VHD                check
+  check --repair                            check -r all
   convert           Convert-VHD             convert
   compare                                   compare
   resize            Resize-VHD              resize
+  compact           Optimize-VHD            (convert)
   merge             Merge-VHD               commit
   rebase            Set-VHD -ParentPath     rebase
   map                                       map`,
@@ -33,7 +35,7 @@ disks are opened with all their parents.
   lunless disk resize smb://hv@fs1/vms/d.vhdx --size +16G
   lunless disk convert image.raw smb://hv@fs1/vms/d.vhdx`,
 		diskCreate(), diskInfo(), diskCheck(), diskConvert(), diskCompare(), diskMap(),
-		diskResize(), diskMerge(), diskRebase())
+		diskResize(), diskCompact(), diskMerge(), diskRebase())
 }
 
 // withFolder opens the folder of a location and calls do with the file's name.

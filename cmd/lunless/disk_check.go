@@ -16,19 +16,29 @@ func diskCheck() *cobra.Command {
 each finding with its offset in the file; of a differencing disk also whether all
 parents are there and are what the chain was made of. Nothing is changed.
 
-Exit status: 0 clean, 1 damaged.`,
-		Example: "  lunless disk check smb://hv@fs1/vms/d.vhdx"}
-	repair := c.Flags().Bool("repair", false, "mend what can be mended (not supported yet: refused)")
+--repair mends what can be mended without guessing, names it, and says of the
+rest why it was left alone. Nobody else may have the disk open.
+
+Exit status: 0 clean, or clean after the repair, 1 damaged.`,
+		Example: `  lunless disk check smb://hv@fs1/vms/d.vhdx
+  lunless disk check d.vhdx --repair`}
+	repair := c.Flags().Bool("repair", false, "mend what can be mended without guessing")
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if *repair {
-			return usageError{fmt.Errorf("--repair is not supported yet: `lunless disk check` tells what is wrong; restore the disk, or convert what can be read")}
-		}
 		return withFolder(c.Context(), args[0], store, func(s smbstore.Store, name string) error {
+			var mended, left []vhdx.Finding
+			if *repair {
+				_, r, err := smbstore.RepairDisk(c.Context(), s, name)
+				if err != nil {
+					return err
+				}
+				mended, left = r.Mended, r.Left
+			}
 			format, report, err := smbstore.CheckDisk(c.Context(), s, name)
 			if err != nil {
 				return err
 			}
+			report.Mended, report.Left = mended, left
 			if report.Findings == nil {
 				report.Findings = []vhdx.Finding{} // JSON: [], not null
 			}
