@@ -96,7 +96,7 @@ func newDisk(im *image, f block.File, opts OpenOptions) *Disk {
 		log: newLogWriter(f, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)),
 		hdr: headerWriter{f: f, cur: im.hdr, slot: im.slot}, busy: make(chan struct{}, 1),
 	}
-	d.meta = newMetaCache(im.f, opts.CachePages, d.log.limit)
+	d.meta = newMetaCache(im.f, opts.CachePages, maxCommit)
 	d.geo.Store(&geometry{size: int64(im.params.VirtualSize), bat: int64(im.bat.Offset), spans: im.spans})
 	d.link.Store(im.locator)
 	d.space.f = f

@@ -219,10 +219,10 @@ func runCuts(seed uint64, cuts int) (*cutRun, error) {
 	return r, nil
 }
 
-// use makes d the disk, its log with small entries so that sequences have
-// several, and near the end of its ring so that they wrap.
+// use makes d the disk, with small commits, its log near the end of its ring so
+// that entries wrap.
 func (r *cutRun) use(d *Disk) {
-	d.log.perEntry, d.log.limit, d.meta.limit = 2, 5, 5
+	d.meta.limit = 5
 	d.log.head = d.log.length - int64(r.seed%7)*logSector
 	d.log.head %= d.log.length
 	r.dev = d

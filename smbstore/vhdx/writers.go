@@ -50,8 +50,9 @@ func (w *headerWriter) changed() bool {
 	return w.written
 }
 
-// logWriter appends sequences to the ring. A sequence is all the entries of one
-// flush; it begins where the last one ended and takes less than half of the
+// logWriter appends entries to the ring, one a commit. An entry is its own
+// sequence: each beginning of a longer one would be a valid sequence as well, and
+// a power cut might leave a part of the commit. It takes less than half of the
 // ring, so that the last one stays whole until this one is.
 type logWriter struct {
 	f           block.File
@@ -59,36 +60,34 @@ type logWriter struct {
 	guid        GUID // zero: not in use yet
 	seq         uint64
 	head        int64 // where the next entry goes, from off
-	perEntry    int   // pages in one entry, below 126
-	limit       int   // pages in one sequence
 }
+
+// maxCommit is how many pages one commit takes: what one descriptor sector
+// describes. The smallest log, of 1 MiB, holds two such entries.
+const maxCommit = descsInFirst
 
 func newLogWriter(f block.File, off, length int64) logWriter {
-	const perEntry = 60
-	sectors := length/logSector/2 - 1
-	return logWriter{f: f, off: off, length: length, perEntry: perEntry, limit: int(sectors / (perEntry + 1) * perEntry)}
+	return logWriter{f: f, off: off, length: length}
 }
 
-// write writes one sequence and makes it stable; without updates, it is one entry
-// that tells of the file's size. If the log was not in use, it
-// now is as soon as the header says so: the caller's next step. flushed and last
-// are FlushedFileOffset and LastFileOffset (MS-VHDX 2.3.1.1).
+// write writes one entry and makes it stable; without updates, it tells of the
+// file's size alone. If the log was not in use, it now is as soon as the header
+// says so: the caller's next step. flushed and last are FlushedFileOffset and
+// LastFileOffset (MS-VHDX 2.3.1.1).
 func (w *logWriter) write(updates []update, flushed, last int64) error {
 	if w.guid == (GUID{}) {
 		w.guid, w.seq = newGUID(), 0
 	}
-	tail := w.head
-	for first := true; first || len(updates) > 0; first = false {
-		n := min(len(updates), w.perEntry)
-		w.seq++
-		e := logEntry{
-			Sequence: w.seq, Tail: uint32(tail), LogGUID: w.guid, Updates: updates[:n],
-			FlushedFileOffset: uint64(flushed / mib * mib), LastFileOffset: uint64(last),
-		}
-		if err := w.append(&e); err != nil {
-			return err
-		}
-		updates = updates[n:]
+	w.seq++
+	e := logEntry{
+		Sequence: w.seq, Tail: uint32(w.head), LogGUID: w.guid, Updates: updates,
+		FlushedFileOffset: uint64(flushed / mib * mib), LastFileOffset: uint64(last),
+	}
+	if 2*e.size() > w.length {
+		return fmt.Errorf("log entry of %d bytes in a log of %d: %w", e.size(), w.length, ErrUnsupported)
+	}
+	if err := w.append(&e); err != nil {
+		return err
 	}
 	if err := w.f.Sync(); err != nil {
 		return fmt.Errorf("flush log: %w", err)
