@@ -13,6 +13,12 @@ import (
 // stripes is how many locks the blocks share.
 const stripes = 256
 
+// stripe is the lock of some blocks, on a cache line of its own.
+type stripe struct {
+	sync.RWMutex
+	_ [64 - 24]byte
+}
+
 // Disk is an open virtual disk: a block.Device. All methods may be called
 // concurrently.
 //
@@ -34,7 +40,7 @@ type Disk struct {
 	meta      *metaCache
 	space     space
 	hdr       headerWriter
-	stripes   [stripes]sync.RWMutex
+	stripes   [stripes]stripe
 	linkMu    sync.Mutex  // held to change the parent locator
 	bitmapMu  sync.Mutex  // held to give a chunk a sector bitmap block
 	begun     atomic.Bool // the headers tell of this session's changes
@@ -144,7 +150,7 @@ func (d *Disk) writeBlock(ctx context.Context, p []byte, blk, in int64) error {
 // writeInPlace writes to a block that has room; done is false if it has none, or
 // if the parent has something of a sector that is written in part. filled is as
 // of overwrite.
-func (d *Disk) writeInPlace(ctx context.Context, l *sync.RWMutex, p []byte, blk, in int64) (done, filled bool, err error) {
+func (d *Disk) writeInPlace(ctx context.Context, l *stripe, p []byte, blk, in int64) (done, filled bool, err error) {
 	l.RLock()
 	defer l.RUnlock()
 	e, err := d.lookup(blk)

@@ -15,20 +15,24 @@ type zone struct{ off, n int64 }
 // zones are the places an edit of FuzzOpen may reach, without the empty space between.
 var zones = []zone{
 	{0, 32}, {64 << 10, 96}, {128 << 10, 96}, {192 << 10, 128}, {256 << 10, 128},
-	{logStart, 6 * logSector}, {metaStart, 256}, {metaStart + metadataTableSize, 64}, {batStart, 128},
+	{logStart, 6 * logSector}, {metaStart, 256}, {metaStart + metadataTableSize, 256}, {batStart, 128}, {batStart + 4096*8, 8},
 }
 
 // FuzzOpen edits an image and repairs its checksums: it gives an error or a disk
 // that serves every request with data or an error, in bounded time and memory.
 func FuzzOpen(f *testing.F) {
-	images := []*block.MemFile{small(f, true), small(f, false)}
+	images := []*block.MemFile{small(f, true), small(f, false), layeredImage(f, true), layeredImage(f, false)}
 	f.Add(byte(0), []byte{})
 	f.Add(byte(1), []byte{})
 	f.Add(byte(3), []byte{1, 0, 72, 7, 2, 0, 72, 7})
 	f.Add(byte(2), []byte{7, 0, 8, 1, 8, 0, 0, 6, 8, 0, 2, 0x50})
 	f.Add(byte(3), []byte{5, 0, 24, 3, 5, 0, 68, 1})
+	f.Add(byte(4), []byte{})
+	f.Add(byte(5), []byte{})
+	f.Add(byte(4), []byte{9, 0, 0, 0})
+	f.Add(byte(4), []byte{8, 0, 0, 7, 8, 0, 8, 1})
 	f.Fuzz(func(t *testing.T, mode byte, edits []byte) {
-		file := images[mode&1].Snapshot()
+		file := images[mode&1|mode>>1&2].Snapshot()
 		for ; len(edits) >= 4; edits = edits[4:] {
 			z := zones[int(edits[0])%len(zones)]
 			at := z.off + (int64(edits[1])<<8|int64(edits[2]))%z.n
@@ -40,12 +44,34 @@ func FuzzOpen(f *testing.F) {
 		if _, err := Check(file); err != nil {
 			t.Fatalf("Check: %v", err) // memory does not fail
 		}
-		for _, ro := range []bool{true, false} {
-			if d, err := Open(noClose{file}, OpenOptions{ReadOnly: ro}); err == nil {
+		opts := []OpenOptions{{ReadOnly: true}, {}}
+		if mode&4 != 0 {
+			opts = []OpenOptions{{ReadOnly: true, Parent: block.NewMem(9 * mib)}, {Bare: true}, {Parent: block.NewMem(3 * mib)}}
+		}
+		for _, o := range opts {
+			if d, err := Open(noClose{file}, o); err == nil {
+				_ = d.LayerExtents(ctx, 0, min(d.Size(), 300*mib), func(block.Extent) error { return nil })
+				if d.ParentLink() != nil && !o.ReadOnly {
+					_ = d.Relink(ctx, exampleLink)
+				}
 				exercise(t, d)
 			}
 		}
 	})
+}
+
+// layeredImage is small for a differencing disk.
+func layeredImage(t testing.TB, closed bool) *block.MemFile {
+	t.Helper()
+	d, f := differencing(t, 8*mib, mib, 512)
+	for i := range int64(3) {
+		must(t, d.WriteAt(ctx, bytes.Repeat([]byte{byte(i + 1)}, 5000), i*2*mib+100, 0))
+		must(t, d.Flush(ctx))
+	}
+	if closed {
+		must(t, d.Close())
+	}
+	return f
 }
 
 // exercise sends requests whose outcome does not matter.

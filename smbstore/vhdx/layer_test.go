@@ -127,6 +127,9 @@ func (m *modelDisk) step() error {
 		return m.afterTrim(was, off)
 	case k < 18:
 		return m.dev.Flush(ctx)
+	case k < 19 && m.rnd.IntN(2) == 0 && m.dev.Info().Type != "fixed":
+		_, err := m.dev.Compact(ctx, CompactOptions{}, nil)
+		return err
 	default:
 		m.reopen()
 		return nil
