@@ -269,13 +269,8 @@ func (d *Disk) finish() error {
 	if err := d.flushLocked(); err != nil {
 		return err
 	}
-	if d.inUse {
-		if err := d.own.Sync(); err != nil {
-			return fmt.Errorf("flush metadata: %w", err)
-		}
-		if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
-			return err
-		}
+	if err := d.retireLog(); err != nil {
+		return err
 	}
 	if d.im.params.fixed() {
 		return nil

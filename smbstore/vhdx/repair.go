@@ -65,13 +65,7 @@ func (m *mender) mend() error {
 	if err := d.flushLocked(); err != nil {
 		return err
 	}
-	if !d.inUse {
-		return nil
-	}
-	if err := d.own.Sync(); err != nil {
-		return fmt.Errorf("flush metadata: %w", err)
-	}
-	return d.hdr.update(func(h *header) { h.LogGUID = GUID{} })
+	return d.retireLog()
 }
 
 // start is called before the first change. It mends the headers by the way, and

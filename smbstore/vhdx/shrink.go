@@ -203,8 +203,9 @@ func (d *Disk) cut() error {
 	return nil
 }
 
-// cutFile is cut without what comes before; under flushMu. While the log is in
-// use, it has to know of the new size first (MS-VHDX 2.3.1.1).
+// cutFile is cut without what comes before; under flushMu. The log would have to
+// know of the new size first (MS-VHDX 2.3.1.1); qemu looks at its older entries as
+// well and takes the file for truncated, so it goes out of use instead.
 func (d *Disk) cutFile() error {
 	s := &d.space
 	s.mu.Lock() // no room is given out meanwhile
@@ -212,13 +213,8 @@ func (d *Disk) cutFile() error {
 	if s.end >= s.fileSize.Load() {
 		return nil
 	}
-	if d.inUse {
-		if err := d.own.Sync(); err != nil { // what the last sequence tells of
-			return fmt.Errorf("flush metadata: %w", err)
-		}
-		if err := d.log.write(nil, s.end, s.end); err != nil {
-			return err
-		}
+	if err := d.retireLog(); err != nil {
+		return err
 	}
 	if err := d.own.Truncate(s.end); err != nil {
 		return fmt.Errorf("cut file to %d bytes: %w", s.end, err)
@@ -226,6 +222,21 @@ func (d *Disk) cutFile() error {
 	s.fileSize.Store(s.end)
 	s.fresh = s.end
 	return d.own.Sync()
+}
+
+// retireLog takes the log out of use, until the next commit; under flushMu.
+func (d *Disk) retireLog() error {
+	if !d.inUse {
+		return nil
+	}
+	if err := d.own.Sync(); err != nil { // what the last entry tells of
+		return fmt.Errorf("flush metadata: %w", err)
+	}
+	if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
+		return err
+	}
+	d.inUse, d.log.guid = false, GUID{}
+	return nil
 }
 
 // partitionsEnd reads the backup of a GPT in the disk's last sectors (UEFI 5.3):

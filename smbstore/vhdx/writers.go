@@ -70,10 +70,9 @@ func newLogWriter(f block.File, off, length int64) logWriter {
 	return logWriter{f: f, off: off, length: length}
 }
 
-// write writes one entry and makes it stable; without updates, it tells of the
-// file's size alone. If the log was not in use, it now is as soon as the header
-// says so: the caller's next step. flushed and last are FlushedFileOffset and
-// LastFileOffset (MS-VHDX 2.3.1.1).
+// write writes one entry and makes it stable. If the log was not in use, it now
+// is as soon as the header says so: the caller's next step. flushed and last are
+// FlushedFileOffset and LastFileOffset (MS-VHDX 2.3.1.1).
 func (w *logWriter) write(updates []update, flushed, last int64) error {
 	if w.guid == (GUID{}) {
 		w.guid, w.seq = newGUID(), 0
