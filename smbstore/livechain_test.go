@@ -181,7 +181,6 @@ func mergeLive(t *testing.T, seed uint64) {
 	c, err := OpenChain(t.Context(), s, "leaf", DiskOptions{DenyWrite: true})
 	mustDo(t, err)
 	g := newGuest(chain.want)
-	g.start(c.Disk(), seed)
 	leaf := "leaf" // changes under the supply's lock
 	var mu sync.Mutex
 	var cuts []liveCut
@@ -194,6 +193,7 @@ func mergeLive(t *testing.T, seed uint64) {
 			cuts = append(cuts, liveCut{s.Cut(rnd), leaf, least}) // Commit waits for mu
 		}
 	})
+	g.start(c.Disk(), seed)
 	o := MergeLiveOptions{Commit: func(_ context.Context, at Location) error {
 		mu.Lock()
 		defer mu.Unlock()
