@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhdx"
@@ -334,6 +335,39 @@ func TestChainLoops(t *testing.T) {
 	}
 }
 
+// TestDeepChain: a chain of a hundred reads what each layer holds, within the
+// memory of one disk, and merges into its base.
+func TestDeepChain(t *testing.T) {
+	const depth = 100
+	s := newPowerStore()
+	name := func(i int) string { return fmt.Sprintf("%03d.vhdx", i) }
+	below := newDisk(t, s, name(0))
+	want := make([]byte, 1<<20)
+	for i := 1; i < depth; i++ {
+		f, err := s.OpenFile(name(i), ReadWrite|Create|Exclusive)
+		mustDo(t, err)
+		d, err := vhdx.Create(f, vhdx.CreateOptions{Size: 1 << 20, BlockSize: 1 << 20, ParentDevice: block.NewMem(1 << 20),
+			Parent: &vhdx.ParentLink{Linkage: below, Relative: `.\` + name(i-1)}})
+		mustDo(t, err)
+		part := want[i*8<<10:][:4096]
+		for k := range part {
+			part[k] = byte(i)
+		}
+		mustDo(t, d.WriteAt(t.Context(), part, int64(i*8<<10), 0))
+		below = d.Info().DataWriteGUID
+		mustDo(t, d.Close())
+	}
+	checkDisk(t, s, name(depth-1), want)
+	if pages := depth * cachePages(depth); pages > 8192 {
+		t.Errorf("%d pages of metadata for one disk", pages)
+	}
+	r, err := MergeDisk(t.Context(), s, name(depth-1), MergeOptions{Into: s.Location().Join(name(0))})
+	if err != nil || len(r.Removed) != depth-1 {
+		t.Fatalf("removed %d: %v", len(r.Removed), err)
+	}
+	checkDisk(t, s, name(0), want)
+}
+
 // newDisk makes a VHDX of 1 MiB and returns its identity.
 func newDisk(t *testing.T, s Store, name string) vhdx.GUID {
 	t.Helper()
@@ -440,4 +474,28 @@ func TestImportChain(t *testing.T) {
 		t.Errorf("%+v, %v", info, err)
 	}
 	checkDisk(t, h.Store(), disk, c.want)
+}
+
+// TestParentTime: a VHD's parent whose file has another time is worth a note, and
+// no more.
+func TestParentTime(t *testing.T) {
+	s := localStoreAt(t, t.TempDir())
+	c := newChain(t, s, 2, VHD, "base.vhd", "leaf.vhd")
+	notes := func() int {
+		t.Helper()
+		_, r, err := CheckDisk(t.Context(), s, "leaf.vhd")
+		if err != nil || !r.Clean() {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		return len(r.Findings)
+	}
+	if n := notes(); n != 0 {
+		t.Errorf("%d notes on a new chain", n)
+	}
+	old := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	mustDo(t, os.Chtimes(filepath.Join(s.Location().Path, "base.vhd"), old, old))
+	if n := notes(); n != 1 {
+		t.Errorf("%d notes on a parent of another time", n)
+	}
+	checkDisk(t, s, "leaf.vhd", c.want)
 }

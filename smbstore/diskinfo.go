@@ -3,6 +3,7 @@ package smbstore
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhd"
@@ -149,6 +150,10 @@ func CheckDisk(ctx context.Context, s Store, name string) (Format, DiskReport, e
 	return format, r, err
 }
 
+// vhdParentTime is where a VHD has the time of its parent: in the dynamic header,
+// which follows the footer's copy.
+const vhdParentTime = 512 + 56
+
 // chain examines the links.
 func (r *DiskReport) chain(ctx context.Context, s Store, name string) error {
 	leaf, err := openLayer(s, name, Read)
@@ -161,6 +166,13 @@ func (r *DiskReport) chain(ctx context.Context, s Store, name string) error {
 	}
 	for _, l := range layers[1:] {
 		r.Parents = append(r.Parents, l.at)
+	}
+	if len(layers) > 1 && leaf.info.Format == VHD {
+		st, serr := layers[1].store.Stat(layers[1].name)
+		if serr == nil && vhdTime(st.ModTime) != leaf.info.Parent.Modified {
+			r.Findings = append(r.Findings, vhdx.Finding{Severity: vhdx.Note, Offset: vhdParentTime,
+				What: fmt.Sprintf("dynamic header: the parent's file was last changed at another time than is noted: a copy, or %s was written to", layers[1].at)})
+		}
 	}
 	return errors.Join(ctx.Err(), closeLayers(layers))
 }

@@ -32,6 +32,7 @@ func (f Format) identityText(id identity) string {
 type parentLink struct {
 	parentPaths
 	Identities []identity // the parent has one of them
+	Modified   uint32     // VHD: when its file was last changed, as vhdTime tells it; a hint
 }
 
 // admits tells whether an image is the one that the link means, apart from
@@ -92,7 +93,8 @@ func linkOfVHD(l *vhd.ParentLink) *parentLink {
 	if l == nil {
 		return nil
 	}
-	return &parentLink{parentPaths: parentPaths{Relative: l.Relative, Absolute: l.Absolute, Name: l.Name}, Identities: []identity{identity(l.ID)}}
+	return &parentLink{parentPaths: parentPaths{Relative: l.Relative, Absolute: l.Absolute, Name: l.Name},
+		Identities: []identity{identity(l.ID)}, Modified: l.Time}
 }
 
 // imageOptions say how to open one image.

@@ -37,9 +37,13 @@ func (l newLink) vhdx() *vhdx.ParentLink {
 }
 
 func (l newLink) vhd() *vhd.ParentLink {
+	return &vhd.ParentLink{ID: vhd.ID(l.identity), Time: vhdTime(l.modified), Name: l.paths.Name, Relative: l.paths.Relative, Absolute: l.paths.Absolute}
+}
+
+// vhdTime is a time as a VHD has it: seconds since 2000.
+func vhdTime(t time.Time) uint32 {
 	epoch := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	seconds := max(0, l.modified.Sub(epoch)/time.Second)
-	return &vhd.ParentLink{ID: vhd.ID(l.identity), Time: uint32(seconds), Name: l.paths.Name, Relative: l.paths.Relative, Absolute: l.paths.Absolute}
+	return uint32(max(0, t.Sub(epoch)/time.Second))
 }
 
 // relink makes a link the one of an open disk, and returns when it is on stable
