@@ -65,7 +65,11 @@ func (l *layoutCut) verify(image *block.MemFile, least []uint64) error {
 	if r, err := Check(image); err != nil || !r.Clean() {
 		return fmt.Errorf("check: %v%s", err, list(r.Findings))
 	}
-	d, err := Open(noClose{image}, OpenOptions{})
+	opts := OpenOptions{}
+	if l.disk.parent != nil {
+		opts.Parent = block.NewMem(layoutBase)
+	}
+	d, err := Open(noClose{image}, opts)
 	if err != nil {
 		return err
 	}
@@ -181,6 +185,9 @@ func (l *layoutCut) round(i uint64) {
 	if l.rnd.IntN(6) == 0 && !d.im.params.LeaveAllocated {
 		size = 150 << 30 // another BAT
 	}
+	if d.parent != nil { // it does not shrink
+		size = min(d.Size()+l.rnd.Int64N(mib)/unit*unit, 64*mib)
+	}
 	compact := l.rnd.IntN(2) == 0 && !d.im.params.LeaveAllocated
 	l.mu.Lock()
 	l.sizes = [2]int64{d.Size(), d.Size()}
@@ -220,14 +227,17 @@ func (l *layoutCut) taken(u, n int64) bool {
 func TestLayoutPowerCuts(t *testing.T) {
 	seed := seedOf(t)
 	rounds := envInt(t, "CUTS_LAYOUT", 14)
-	for _, fixed := range []bool{false, true} {
+	for _, o := range []CreateOptions{
+		{}, {Fixed: true}, {Parent: &ParentLink{Relative: "p.vhdx", Linkage: newGUID()}, ParentDevice: block.NewMem(layoutBase)},
+	} {
 		l := &layoutCut{
 			t: t, rnd: rand.New(rand.NewPCG(seed, 0)), file: block.NewPowerCut(block.NewMemFile(0)), c: content{}, rate: 0.25,
 			kinds: map[string]int{}, counters: []int64{5, 3*256 + 7, 11 * 256},
 			acked: make([]atomic.Uint64, 3), issued: make([]atomic.Uint64, 3),
 		}
 		l.file.Watch(l.cut)
-		d, err := Create(l.file, CreateOptions{Size: layoutBase, BlockSize: mib, Fixed: fixed})
+		o.Size, o.BlockSize = layoutBase, mib
+		d, err := Create(l.file, o)
 		must(t, err)
 		d.meta.limit = 5
 		l.disk = d
@@ -237,7 +247,7 @@ func TestLayoutPowerCuts(t *testing.T) {
 				return
 			}
 		}
-		t.Logf("fixed %v: cuts %v", fixed, l.kinds)
+		t.Logf("%s: cuts %v", d.Info().Type, l.kinds)
 		if len(l.kinds) == 0 {
 			t.Error("no cuts")
 		}

@@ -318,3 +318,39 @@ func TestShrinkNamesPartitions(t *testing.T) {
 		must(t, d.Close())
 	}
 }
+
+// TestShrinkAgainstWriter: of a write to the tail and a Resize that cuts it, one
+// comes first, whether the block has room or not.
+func TestShrinkAgainstWriter(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for _, fixed := range []bool{false, true} {
+		f := block.NewMemFile(0)
+		d, err := Create(noClose{f}, CreateOptions{Size: 8 * mib, BlockSize: mib, Fixed: fixed})
+		must(t, err)
+		for range 150 {
+			off := 4*mib + rnd.Int64N(4*mib)/512*512
+			wrote := make(chan error, 1)
+			go func() { wrote <- d.WriteAt(ctx, []byte{1}, off, 0) }()
+			cut := d.Resize(ctx, 4*mib)
+			written := <-wrote
+			switch {
+			case cut == nil && errors.Is(written, block.ErrOutOfRange) && d.Size() == 4*mib:
+				must(t, d.Resize(ctx, 8*mib))
+			case errors.Is(cut, ErrTailInUse) && written == nil && d.Size() == 8*mib:
+				got := []byte{0}
+				must(t, d.ReadAt(ctx, got, off))
+				if got[0] != 1 {
+					t.Fatal("the write is gone")
+				}
+			default:
+				t.Fatalf("resize: %v; write at %d: %v; size %d", cut, off, written, d.Size())
+			}
+			must(t, d.WriteZeroes(ctx, off, 1, 0))
+		}
+		must(t, content{}.verify(d))
+		d = reopen(t, d, f)
+		must(t, d.Close())
+	}
+}
