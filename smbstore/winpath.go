@@ -15,7 +15,7 @@ import (
 type parentPaths struct {
 	Relative string // Windows path from the child's folder
 	Volume   string // \\?\Volume{GUID}\dir\file
-	Absolute string // \\?\C:\dir\file, \\?\UNC\server\share\file; ours on a local disk: /dir/file
+	Absolute string // \\?\C:\dir\file, \\?\UNC\server\share\file; ours on a local disk: \\?\POSIX\dir\file
 	Name     string // VHD: the parent's file name
 }
 
@@ -39,7 +39,7 @@ const (
 	pathUNC               // elems begin with server and share
 	pathDrive             // C:\…, or \… on the current drive
 	pathVolume            // \\?\Volume{…}\… and other devices
-	pathPOSIX             // /…
+	pathPOSIX             // /…, or \\?\POSIX\…
 )
 
 // byName is a candidate.By: found by no path, but by its name beside the child.
@@ -77,6 +77,8 @@ func splitDevice(s string) (pathKind, string) {
 		return pathDrive, tail
 	case strings.EqualFold(head, "UNC"):
 		return pathUNC, tail
+	case head == "POSIX":
+		return pathPOSIX, tail
 	case strings.HasPrefix(strings.ToLower(head), "volume{"), strings.EqualFold(head, "GLOBALROOT"):
 		return pathVolume, tail
 	}
@@ -203,14 +205,15 @@ func parentCandidates(child Location, p parentPaths) []candidate {
 // pathsTo are the paths that a child's locator gets for its parent. The
 // relative one is there if both lie on one share, or both on this machine. The
 // absolute one is \\?\UNC\server\share\file for a share, which Windows takes
-// too, and for a local parent its path as it is, /dir/file, which only Lunless
-// on the same machine understands: it is of use if the child alone is moved.
+// too, and \\?\POSIX\dir\file for a local parent at /dir/file. That one has the
+// form MS-VHDX 2.6.2.6.3 demands, and only Lunless on the same machine understands
+// it: it is of use if the child alone is moved.
 func pathsTo(child, parent Location) parentPaths {
 	var p parentPaths
 	if !parent.IsLocal() {
 		p.Absolute = `\\?\UNC\` + parent.Host + `\` + parent.Share + `\` + strings.ReplaceAll(parent.Path, "/", `\`)
-	} else {
-		p.Absolute = filepath.ToSlash(parent.Path)
+	} else if !strings.Contains(parent.Path, `\`) {
+		p.Absolute = `\\?\POSIX` + strings.ReplaceAll(filepath.ToSlash(parent.Path), "/", `\`)
 	}
 	sameRoot := child.IsLocal() && parent.IsLocal() ||
 		!child.IsLocal() && !parent.IsLocal() && strings.EqualFold(child.Addr(), parent.Addr()) && strings.EqualFold(child.Share, parent.Share)

@@ -64,6 +64,7 @@ func TestParentCandidates(t *testing.T) {
 		{"local above the root", "/srv/leaf.vhdx", parentPaths{Relative: `..\..\base.vhdx`},
 			[]string{"relative path: leads above the root", "/srv/base.vhdx"}},
 		{"local absolute", "/srv/a/leaf.vhdx", parentPaths{Absolute: `/gold/base.vhdx`}, []string{"/gold/base.vhdx", "/srv/a/base.vhdx"}},
+		{"local, as we write it", "/srv/a/leaf.vhdx", parentPaths{Absolute: `\\?\POSIX\gold\base.vhdx`}, []string{"/gold/base.vhdx", "/srv/a/base.vhdx"}},
 		{"local, UNC", "/srv/a/leaf.vhdx", parentPaths{Absolute: `\\?\UNC\fs1\gold\base.vhdx`},
 			[]string{"/srv/a/base.vhdx", "other: smb://fs1/gold/base.vhdx"}},
 		{"local, drive", "/srv/a/leaf.vhdx", parentPaths{Absolute: `\\?\d:\path2\sub3\parent.vhdx`},
@@ -96,12 +97,12 @@ func TestPathsTo(t *testing.T) {
 			`\\?\UNC\fs1\VMS\WEB1\Virtual Hard Disks\b.vhdx`},
 		{"smb://fs1/vms/l.avhdx", "smb://fs1/vms/gold/x/b.vhdx", `.\gold\x\b.vhdx`, `\\?\UNC\fs1\vms\gold\x\b.vhdx`},
 		{"smb://fs1/vms/l.avhdx", "smb://fs1/gold/b.vhdx", "", `\\?\UNC\fs1\gold\b.vhdx`},
-		{"/srv/a/l.vhdx", "/srv/b/b.vhdx", `..\b\b.vhdx`, "/srv/b/b.vhdx"},
-		{"/srv/a/l.vhdx", "/b.vhdx", `..\..\b.vhdx`, "/b.vhdx"},
-		{"/l.vhdx", "/b.vhdx", `.\b.vhdx`, "/b.vhdx"},
-		{"/a/a/l.vhdx", "/a/b.vhdx", `..\b.vhdx`, "/a/b.vhdx"},
-		{"/a/l.vhdx", "/a/a", `.\a`, "/a/a"},
-		{"/srv/l.vhdx", "/SRV/b.vhdx", `..\SRV\b.vhdx`, "/SRV/b.vhdx"},
+		{"/srv/a/l.vhdx", "/srv/b/b.vhdx", `..\b\b.vhdx`, `\\?\POSIX\srv\b\b.vhdx`},
+		{"/srv/a/l.vhdx", "/b.vhdx", `..\..\b.vhdx`, `\\?\POSIX\b.vhdx`},
+		{"/l.vhdx", "/b.vhdx", `.\b.vhdx`, `\\?\POSIX\b.vhdx`},
+		{"/a/a/l.vhdx", "/a/b.vhdx", `..\b.vhdx`, `\\?\POSIX\a\b.vhdx`},
+		{"/a/l.vhdx", "/a/a", `.\a`, `\\?\POSIX\a\a`},
+		{"/srv/l.vhdx", "/SRV/b.vhdx", `..\SRV\b.vhdx`, `\\?\POSIX\SRV\b.vhdx`},
 	} {
 		child, parent := at(t, c.child), at(t, c.parent)
 		p := pathsTo(child, parent)
