@@ -222,7 +222,7 @@ func sameFile(a, b *layerFile) bool {
 }
 
 // cachePages shares the metadata cache's bound out over a chain.
-func cachePages(depth int) int { return max(64, 8192/depth) }
+func cachePages(depth int) int { return max(64, 4096/depth) }
 
 // openStack opens the images of a chain as devices, each over its parent, as
 // how says for its place. Each device owns its parent's: closing the first closes

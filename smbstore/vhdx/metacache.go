@@ -14,8 +14,9 @@ const (
 	// metaPageSize is what one data sector of the log carries.
 	metaPageSize  = logSector
 	metaPageWords = metaPageSize / 8
-	// defaultCachePages keeps 32 MiB of metadata.
-	defaultCachePages = 8192
+	// defaultCachePages keeps 16 MiB of metadata: all of the BAT of a disk of 64 TiB
+	// in blocks of 32 MiB.
+	defaultCachePages = 4096
 	// minCachePages is more than any one request needs at a time.
 	minCachePages = 64
 	// maxHops bounds a walk without the lock, whose chain may change under it.
@@ -34,10 +35,10 @@ type metaPage struct {
 	seq    atomic.Uint64
 	off    atomic.Int64 // place in the file; -1 while it changes
 	next   atomic.Pointer[metaPage]
-	used   atomic.Bool // since the eviction hand last came by
-	dirty  bool        // has changes the log lacks; under metaCache.mu
-	pinned int         // commits that carry it to its place; under metaCache.mu
-	words  [metaPageWords]atomic.Uint64
+	used   atomic.Bool                   // since the eviction hand last came by
+	dirty  bool                          // has changes the log lacks; under metaCache.mu
+	pinned int                           // commits that carry it to its place; under metaCache.mu
+	words  *[metaPageWords]atomic.Uint64 // apart, so that it fills its memory and has nothing for the collector to look at
 }
 
 // metaCache keeps pages of the file's metadata, by their place: read when first
@@ -59,8 +60,11 @@ type metaCache struct {
 	limit int // pages in one commit
 	hand  int // eviction goes round pages
 	dirty []*metaPage
-	freed []room // what the dirty pages no longer refer to
-	loads int64  // pages read from the file
+	freed []room             // what the dirty pages no longer refer to
+	loads int64              // pages read from the file
+	raw   [metaPageSize]byte // of the page being read
+
+	images []byte // of the pages of the commit under way; one runs at a time
 }
 
 func newMetaCache(f block.File, keep, limit int) *metaCache {
@@ -129,13 +133,12 @@ func (c *metaCache) load(page int64) (*metaPage, error) {
 		pg.used.Store(true)
 		return pg, nil
 	}
-	var raw [metaPageSize]byte
-	if err := readFull(c.f, raw[:], page); err != nil {
+	if err := readFull(c.f, c.raw[:], page); err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
 	c.loads++
 	pg := c.spare()
-	c.fill(pg, page, raw[:])
+	c.fill(pg, page, c.raw[:])
 	return pg, nil
 }
 
@@ -168,7 +171,7 @@ func (c *metaCache) spare() *metaPage {
 		c.unlink(pg)
 		return pg
 	}
-	pg := &metaPage{}
+	pg := &metaPage{words: new([metaPageWords]atomic.Uint64)}
 	pg.seq.Store(1)
 	pg.off.Store(-1)
 	c.pages = append(c.pages, pg)
@@ -309,13 +312,17 @@ type metaBatch struct {
 	freed   []room
 }
 
-// take hands over the changes so far. The pages stay in memory until release.
+// take hands over the changes so far. The pages stay in memory until release, and
+// their images hold until the next take.
 func (c *metaCache) take() metaBatch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := metaBatch{pages: c.dirty, freed: c.freed}
 	c.dirty, c.freed = nil, nil
-	images := make([]byte, len(t.pages)*metaPageSize)
+	if n := len(t.pages) * metaPageSize; n > cap(c.images) {
+		c.images = make([]byte, n)
+	}
+	images := c.images[:cap(c.images)]
 	for _, pg := range t.pages {
 		img := images[:metaPageSize:metaPageSize]
 		images = images[metaPageSize:]

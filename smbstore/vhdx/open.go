@@ -13,7 +13,7 @@ type OpenOptions struct {
 	// replayed in memory.
 	ReadOnly bool
 	// CachePages is how many pages of metadata, 4 KiB each, are kept in memory; 0
-	// is 8192, fewer than 64 are 64. Pages that wait for a flush come on top: 120
+	// is 4096, fewer than 64 are 64. Pages that wait for a flush come on top: 120
 	// for a log of 1 MiB.
 	CachePages int
 	// Parent is what a differencing disk reads that it lacks. The Disk owns it once

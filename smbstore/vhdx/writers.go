@@ -59,7 +59,8 @@ type logWriter struct {
 	off, length int64
 	guid        GUID // zero: not in use yet
 	seq         uint64
-	head        int64 // where the next entry goes, from off
+	head        int64  // where the next entry goes, from off
+	buf         []byte // the entry being written
 }
 
 // maxCommit is how many pages one commit takes: what one descriptor sector
@@ -96,7 +97,10 @@ func (w *logWriter) write(updates []update, flushed, last int64) error {
 
 // append writes an entry at the head, round the ring's end if need be.
 func (w *logWriter) append(e *logEntry) error {
-	buf := make([]byte, e.size())
+	if n := e.size(); n > int64(cap(w.buf)) {
+		w.buf = make([]byte, n)
+	}
+	buf := w.buf[:e.size()]
 	e.encode(buf)
 	n := min(int64(len(buf)), w.length-w.head)
 	if _, err := w.f.WriteAt(buf[:n], w.off+w.head); err != nil {
