@@ -96,6 +96,27 @@ func (f *smbFile) PunchHole(off, n int64) error {
 	return err
 }
 
+// SetSparse has the server leave holes where nothing is written (FSCTL_SET_SPARSE,
+// MS-FSCC 2.3.83): without, NTFS fills what lies before a write. It is a hint:
+// block.ErrNotSupported where the server has no such thing.
+func (f *smbFile) SetSparse() error {
+	err := f.store.control.do(func(c *controlConn) error {
+		h, err := c.open(f)
+		if err != nil {
+			return err
+		}
+		z := fscc.SetSparse{Sparse: true}
+		in := make([]byte, z.Size())
+		z.Encode(in)
+		_, err = c.ioctl(h, fscc.FSCTL_SET_SPARSE, in, 0)
+		return err
+	})
+	if err != nil && !errors.Is(err, block.ErrNotSupported) {
+		err = f.wrap("make sparse", err)
+	}
+	return err
+}
+
 // FileExtents asks the server for what is allocated
 // (FSCTL_QUERY_ALLOCATED_RANGES); the rest reads as zeroes.
 func (f *smbFile) FileExtents(off, n int64, visit func(block.Extent) error) error {

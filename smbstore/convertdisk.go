@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhd"
 )
 
 // ConvertDiskOptions describe a conversion from file to file.
@@ -17,8 +18,9 @@ type ConvertDiskOptions struct {
 	SourceOptions, DestinationOptions Options
 	SourceFormat                      Format // "" is told by content
 	Format                            Format // of the destination; "" is told by its name
-	Fixed                             bool   // VHDX: all blocks get room at once
-	BlockSize                         int64  // VHDX: 0 takes 32 MiB
+	Fixed                             bool   // VHD and VHDX: all blocks get room at once
+	BlockSize                         int64  // 0 takes the source's if it is of the same format, else the format's default
+	SectorSize                        int    // logical, 512 or 4096; 0 takes the source's
 	Convert                           ConvertOptions
 	Progress                          func(ConvertProgress)
 }
@@ -39,11 +41,15 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 		return err
 	}
 	defer from.Close()
-	src, _, err := OpenDisk(ctx, from, o.Source.Base(), DiskOptions{ReadOnly: true, Format: o.SourceFormat})
+	src, format, err := OpenDisk(ctx, from, o.Source.Base(), DiskOptions{ReadOnly: true, Format: o.SourceFormat})
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	g, err := o.geometry(src.Geometry(), format)
+	if err != nil {
+		return err
+	}
 	to, err := Open(ctx, o.Destination.Dir(), o.DestinationOptions)
 	if err != nil {
 		return err
@@ -61,7 +67,7 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 		return err
 	}
 	temp := name + buildMark + nonce()
-	if err := convertTo(ctx, src, to, temp, o); err != nil {
+	if err := convertTo(ctx, src, to, temp, g, o); err != nil {
 		return err
 	}
 	err = free() // once more: the copy may have taken hours
@@ -74,6 +80,26 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 	return to.SyncDir("")
 }
 
+// geometry is the new disk's, of a source's geometry and format: OptimalIO is its
+// block size, 0 for the default. Whoever reads the disk by sectors, as partition
+// tables do, finds nothing if their size changes: that takes a word of the caller.
+func (o ConvertDiskOptions) geometry(g block.Geometry, source Format) (block.Geometry, error) {
+	if source != o.Format {
+		g.OptimalIO = 0
+	}
+	if o.BlockSize != 0 {
+		g.OptimalIO = int(o.BlockSize)
+	}
+	if o.SectorSize != 0 {
+		g.LogicalSectorSize = o.SectorSize
+	}
+	if g.LogicalSectorSize != vhd.SectorSize && o.Format == VHD {
+		return g, opError("convert to", o.Destination, fmt.Errorf("%w: a VHD has sectors of %d bytes, %s has %d: take vhdx, or ask for sectors of %[2]d bytes if what uses the disk does not mind",
+			vhd.ErrBadOptions, vhd.SectorSize, o.Source, g.LogicalSectorSize))
+	}
+	return g, nil
+}
+
 const (
 	localWriters = 1
 	// remoteHole is how many zeroes are worth a request of their own on a share.
@@ -81,10 +107,9 @@ const (
 )
 
 // convertTo makes the image under a name of its own, or leaves nothing.
-func convertTo(ctx context.Context, src block.Device, to Store, temp string, o ConvertDiskOptions) error {
-	g := src.Geometry()
+func convertTo(ctx context.Context, src block.Device, to Store, temp string, g block.Geometry, o ConvertDiskOptions) error {
 	dst, err := CreateDisk(ctx, to, temp, CreateDiskOptions{Format: o.Format, Size: src.Size(), Fixed: o.Fixed,
-		BlockSize: o.BlockSize, Geometry: g, Flags: WriteBehind})
+		BlockSize: int64(g.OptimalIO), Geometry: g, Flags: WriteBehind})
 	if err != nil {
 		return err
 	}

@@ -111,6 +111,9 @@ func CreateDisk(ctx context.Context, s Store, name string, o CreateDiskOptions) 
 	if err != nil {
 		return nil, errors.Join(err, parent.close())
 	}
+	if x, ok := f.(interface{ SetSparse() error }); ok && !o.Fixed {
+		_ = x.SetSparse() // a hint: what keeps the server from it, writes will tell
+	}
 	dev, err := createImage(f, o, parent)
 	if err != nil {
 		return nil, errors.Join(opError("create disk", s.Location().Join(name), err), parent.close(), f.Close(), s.Remove(name))

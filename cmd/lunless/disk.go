@@ -70,7 +70,12 @@ func diskConvert() *cobra.Command {
 	c := &cobra.Command{Use: "convert SOURCE DESTINATION", Short: "Copy a disk into another format", Args: takes(2),
 		Long: `Makes a new disk with the content of another. What is unallocated or zero is not
 copied. The destination must not exist; it appears under its name only when it
-is whole and on stable storage, so an interrupted run leaves none.`,
+is whole and on stable storage, so an interrupted run leaves none. A differencing
+disk is read with its parents: the new disk has none.
+
+A partition table is read by sectors, so their size stays unless --sector-size
+says otherwise. A raw file does not tell it: attach the copy of a disk with
+sectors of 4096 bytes as such. A VHD has 512.`,
 		Example: `  lunless disk convert image.raw smb://hv@fs1/vms/d.vhdx
   lunless disk convert old.vhd new.vhdx --type fixed
   lunless disk convert d.vhdx d.img --format raw`}
@@ -78,12 +83,16 @@ is whole and on stable storage, so an interrupted run leaves none.`,
 	sourceFormat := c.Flags().String("source-format", "", "raw, vhd or vhdx (default by the source's content)")
 	fixed := diskTypeFlag(c)
 	var blockSize, rate byteSize
-	c.Flags().Var(&blockSize, "block-size", "unit of allocation (default 32M for a VHDX, 2M for a VHD)")
+	c.Flags().Var(&blockSize, "block-size", "unit of allocation (default the source's if it is of that format, else 32M for a VHDX, 2M for a VHD)")
+	sector := c.Flags().Int("sector-size", 0, "logical sector size: 512 or 4096 (default the source's)")
 	c.Flags().Var(&rate, "rate-limit", "bytes a second (default no limit)")
 	parallel := c.Flags().Int("parallel", 0, "requests in flight (default 8)")
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		o := smbstore.ConvertDiskOptions{SourceOptions: *store, DestinationOptions: *store, BlockSize: int64(blockSize),
+		if *sector != 0 && *sector != 512 && *sector != 4096 {
+			return usageError{fmt.Errorf("--sector-size %d: want 512 or 4096", *sector)}
+		}
+		o := smbstore.ConvertDiskOptions{SourceOptions: *store, DestinationOptions: *store, BlockSize: int64(blockSize), SectorSize: *sector,
 			Convert: smbstore.ConvertOptions{Parallel: *parallel, Rate: int64(rate)}}
 		var err error
 		if o.Fixed, err = fixed(); err != nil {
