@@ -285,6 +285,11 @@ func (c *Chain) mergeMiddle(ctx context.Context, i int, o MergeLiveOptions) erro
 	if err := parent.dev.Flush(ctx); err != nil {
 		return err
 	}
+	if sabotaged("merge-removed-early") {
+		if err := removeAt(ctx, c.store, child.at); err != nil {
+			return err
+		}
+	}
 	if err := c.link(ctx, i-1, i+1, identity{}); err != nil {
 		return err
 	}
@@ -373,3 +378,9 @@ func removeAt(ctx context.Context, s Store, at Location) error {
 	}
 	return folder.SyncDir("")
 }
+
+// sabotage names a step to do wrong, so that tests can show that they would
+// notice. Nothing but a test sets it.
+var sabotage string
+
+func sabotaged(name string) bool { return sabotage == name }

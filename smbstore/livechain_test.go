@@ -185,7 +185,7 @@ func mergeLive(t *testing.T, seed uint64) {
 	var mu sync.Mutex
 	var cuts []liveCut
 	rnd := rand.New(rand.NewPCG(seed, 13))
-	s.supply.Watch(func() {
+	s.supply.Watch(func(block.OpKind) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(cuts) < 30 && rnd.IntN(30) == 0 {

@@ -190,7 +190,7 @@ func TestMergeStops(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var ops atomic.Int64
 			last := int64(seed * 5)
-			s.supply.Watch(func() {
+			s.supply.Watch(func(block.OpKind) {
 				if ops.Add(1) == last {
 					cancel()
 				}
@@ -243,7 +243,7 @@ func mergePowerCut(t *testing.T, format Format, middle bool, seed uint64) error 
 	var cuts []*powerStore
 	var ops int
 	busy := make(chan struct{}, 1) // the watcher may be called concurrently
-	s.supply.Watch(func() {
+	s.supply.Watch(func(block.OpKind) {
 		busy <- struct{}{}
 		if ops++; rnd.IntN(8) == 0 {
 			cuts = append(cuts, s.Cut(rnd))

@@ -77,7 +77,7 @@ func (s *powerStore) fail(name string, e error) error {
 
 // change makes a change of names.
 func (s *powerStore) change(do func(names map[string]*powerEntry)) {
-	_ = s.supply.Do(func() error {
+	_ = s.supply.Do(block.OpWrite, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		do(s.files)
@@ -180,7 +180,7 @@ func (s *powerStore) Stat(name string) (Info, error) {
 }
 
 func (s *powerStore) SyncDir(string) error {
-	return s.supply.Do(func() error {
+	return s.supply.Do(block.OpFlush, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.stable, s.changes = maps.Clone(s.files), nil

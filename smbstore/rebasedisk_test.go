@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+
+	"lunless/smbstore/block"
 )
 
 // rebaseStore has two bases of different content, of which the second is a copy
@@ -129,7 +131,7 @@ func TestRebasePowerCut(t *testing.T) {
 			busy := make(chan struct{}, 1)
 			var ops atomic.Int64
 			ctx, cancel := context.WithCancel(t.Context())
-			s.supply.Watch(func() {
+			s.supply.Watch(func(block.OpKind) {
 				busy <- struct{}{}
 				if rnd.IntN(4) == 0 {
 					cuts = append(cuts, s.Cut(rnd))

@@ -10,7 +10,7 @@ import (
 type PowerSupply struct {
 	mu    sync.Mutex // guards the files too, so that a cut finds all of them at one moment
 	files []*PowerCut
-	watch func()
+	watch func(OpKind)
 }
 
 // NewPowerSupply returns a supply without files.
@@ -37,15 +37,16 @@ func (s *PowerSupply) Unplug(p *PowerCut) {
 	}
 }
 
-// Watch has fn called before every change and Sync of any file, without locks
-// held, so that it may Cut in the middle of what a format does. Set it before use.
-func (s *PowerSupply) Watch(fn func()) { s.watch = fn }
+// Watch has fn called before every change and Sync (OpFlush) of any file, without
+// locks held, so that it may Cut in the middle of what a format does. Set it
+// before use. A cut before a Sync can leave all that one could since the last.
+func (s *PowerSupply) Watch(fn func(OpKind)) { s.watch = fn }
 
 // Do makes a change that is none of a file's, of a folder's names say, as the
 // files' own are made: watched before, and not in the middle of a cut.
-func (s *PowerSupply) Do(change func() error) error {
+func (s *PowerSupply) Do(kind OpKind, change func() error) error {
 	if s.watch != nil {
-		s.watch()
+		s.watch(kind)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,8 +85,13 @@ type PowerCut struct {
 // content, all of it stable. f itself is not changed.
 func NewPowerCut(f *MemFile) *PowerCut { return NewPowerSupply().Plug(f) }
 
-// Watch is PowerSupply.Watch.
-func (p *PowerCut) Watch(fn func()) { p.supply.Watch(fn) }
+// Watch is PowerSupply.Watch for those who cut before all alike; nil ends it.
+func (p *PowerCut) Watch(fn func()) {
+	p.supply.watch = nil
+	if fn != nil {
+		p.supply.watch = func(OpKind) { fn() }
+	}
+}
 
 // Cut is PowerSupply.Cut of this file alone.
 func (p *PowerCut) Cut(rnd *rand.Rand) *MemFile {
@@ -133,7 +139,7 @@ func (p *PowerCut) Sync() error {
 	p.supply.mu.Lock()
 	covered := p.synced + int64(len(p.pending))
 	p.supply.mu.Unlock()
-	return p.supply.Do(func() error {
+	return p.supply.Do(OpFlush, func() error {
 		if err := p.live.Sync(); err != nil {
 			return err
 		}
@@ -150,7 +156,7 @@ func (p *PowerCut) Sync() error {
 func (p *PowerCut) Close() error { return nil }
 
 func (p *PowerCut) change(op cutOp, do func() error) error {
-	return p.supply.Do(func() error {
+	return p.supply.Do(op.kind, func() error {
 		before, err := p.live.Size()
 		if err == nil {
 			err = do()

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/block/powertest"
 )
 
 // moved is another link, with a path too long for the room of link's.
@@ -92,7 +93,7 @@ func TestRelinkPowerCuts(t *testing.T) {
 func relinkCuts(t *testing.T, fault string) error {
 	defer func() { sabotage = "" }()
 	sabotage = fault
-	seed := uint64(envInt(t, "SEED", int(rand.Uint32())))
+	seed := uint64(powertest.EnvInt(t, "SEED", int(rand.Uint32())))
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	root, _ := base(t, 64<<20, seed)

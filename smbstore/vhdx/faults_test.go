@@ -138,3 +138,16 @@ func TestCreateCut(t *testing.T) {
 		}
 	}
 }
+
+// pattern fills p with copies of tag.
+func pattern(p []byte, tag uint64) {
+	le.PutUint64(p, tag)
+	for n := 8; n < len(p); n *= 2 {
+		copy(p[n:], p[:n])
+	}
+}
+
+// noClose is a file in memory that outlives its disk.
+type noClose struct{ *block.MemFile }
+
+func (noClose) Close() error { return nil }
