@@ -45,8 +45,8 @@ CUTS ?= 20000
 RUNS ?= 30
 PDUS ?= 1000000
 soak-disks:
-	CUTS=$(CUTS) testdata/soak.sh ./smbstore/vhdx TestPowerCuts
+	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./smbstore/vhdx ./smbstore/vhd ./smbstore
 soak-storage:
-	RUNS=$(RUNS) testdata/soak.sh ./migrate TestSoakStorage
+	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:
-	PDUS=$(PDUS) testdata/soak.sh ./shares TestMutatedPDUs
+	PDUS=$(PDUS) testdata/soak.sh TestMutatedPDUs ./shares

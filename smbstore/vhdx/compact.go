@@ -298,7 +298,12 @@ func (c *compaction) moveBlock(p placed, to int64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	err = d.setEntry(c.ctx, blk, makeEntry(e.state(), to), room{p.off, p.n})
+	old := room{p.off, p.n}
+	if sabotaged("compact-early") {
+		d.space.release(old)
+		old = room{}
+	}
+	err = d.setEntry(c.ctx, blk, makeEntry(e.state(), to), old)
 	return err == nil, err
 }
 

@@ -2,6 +2,7 @@ package vhdx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -75,6 +76,11 @@ func (d *Disk) overwrite(ctx context.Context, p []byte, blk, in, place int64) (d
 		}
 	}
 	d.noteChange(blk, in, n)
+	if sabotaged("bitmap-early") {
+		if err := errors.Join(d.setBits(ctx, base, d.touched(in, n)), d.flush(ctx)); err != nil {
+			return false, false, err
+		}
+	}
 	if err := d.writeFile(p, place+in); err != nil {
 		return false, false, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/block/powertest"
 )
 
 // layoutCut runs Resize and Compact on a disk whose power is cut at any change,
@@ -85,10 +86,10 @@ func (l *layoutCut) verify(image *block.MemFile, least []uint64) error {
 		if err := d.ReadAt(context.Background(), got, u*unit); err != nil {
 			return err
 		}
-		most, one := l.issued[i].Load(), make([]byte, cutSector)
-		for s := 0; s < unit; s += cutSector { // a write in flight may be torn
+		most, one := l.issued[i].Load(), make([]byte, 512)
+		for s := 0; s < unit; s += 512 { // a write in flight may be torn
 			v := le.Uint64(got[s:])
-			if pattern(one, v); v < least[i] || v > most || string(one) != string(got[s:s+cutSector]) {
+			if pattern(one, v); v < least[i] || v > most || string(one) != string(got[s:s+512]) {
 				return fmt.Errorf("counter %d is %d, must be from %d to %d", i, v, least[i], most)
 			}
 		}
@@ -226,7 +227,7 @@ func (l *layoutCut) taken(u, n int64) bool {
 // TestLayoutPowerCuts: CUTS_LAYOUT sets the number of rounds of each kind of disk.
 func TestLayoutPowerCuts(t *testing.T) {
 	seed := seedOf(t)
-	rounds := envInt(t, "CUTS_LAYOUT", 14)
+	rounds := powertest.EnvInt(t, "CUTS_LAYOUT", 14)
 	for _, o := range []CreateOptions{
 		{}, {Fixed: true}, {Parent: &ParentLink{Relative: "p.vhdx", Linkage: newGUID()}, ParentDevice: block.NewMem(layoutBase)},
 	} {

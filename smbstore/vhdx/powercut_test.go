@@ -203,13 +203,13 @@ func cutRepair(dir *powertest.Folder) (bool, error) {
 }
 
 var (
-	kindDynamic      = powertest.Kind{Name: "vhdx dynamic", New: cutDynamic}
-	kindFixed        = powertest.Kind{Name: "vhdx fixed", New: cutFixed}
-	kindDifferencing = powertest.Kind{Name: "vhdx differencing", New: cutDifferencing}
+	cutKindDynamic      = powertest.Kind{Name: "vhdx dynamic", New: cutDynamic}
+	cutKindFixed        = powertest.Kind{Name: "vhdx fixed", New: cutFixed}
+	cutKindDifferencing = powertest.Kind{Name: "vhdx differencing", New: cutDifferencing}
 )
 
 func TestPowerCuts(t *testing.T) {
-	powertest.Run(t, 60, &sabotage, kindDynamic, kindDifferencing, kindFixed, kindDifferencing)
+	powertest.Run(t, 60, &sabotage, cutKindDynamic, cutKindDifferencing, cutKindFixed, cutKindDifferencing)
 }
 
 // TestSabotage shows that the soak would notice: with a step left out it fails.
@@ -218,11 +218,13 @@ func TestSabotage(t *testing.T) {
 		name string
 		kind powertest.Kind
 	}{
-		{"log-entry-skipped", kindDynamic},
-		{"header-early", kindDynamic},
-		{"flush-swallowed", kindFixed},
-		{"data-after-bat", kindDynamic},
-		{"log-entry-split", kindDynamic},
+		{"log-entry-skipped", cutKindDynamic},
+		{"header-early", cutKindDynamic},
+		{"flush-swallowed", cutKindFixed},
+		{"data-after-bat", cutKindDynamic},
+		{"bitmap-early", cutKindDifferencing},
+		{"resize-early", cutKindDynamic},
+		{"relink-torn", cutKindDifferencing},
 	} {
 		t.Run(tt.name, func(t *testing.T) { powertest.Sabotage(t, tt.name, &sabotage, tt.kind) })
 	}

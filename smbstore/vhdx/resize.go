@@ -75,6 +75,11 @@ func (d *Disk) growDisk(ctx context.Context, size int64) error {
 	if err := d.zeroTail(ctx, size); err != nil {
 		return err
 	}
+	if sabotaged("resize-early") {
+		if err := d.putSizeAlone(ctx, size); err != nil {
+			return err
+		}
+	}
 	to, err := g.region() // before the blocks, lest it lie at the file's end
 	if err == nil {
 		if err = g.prepare(ctx); err != nil {
