@@ -261,6 +261,9 @@ type storeOwner struct {
 
 func (o storeOwner) Close() error { return errors.Join(o.Device.Close(), o.store.Close()) }
 
+// Unwrap returns the format's own device.
+func (o storeOwner) Unwrap() block.Device { return o.Device }
+
 // unwrap is the format's own device.
 func unwrap(d block.Device) block.Device {
 	if o, ok := d.(storeOwner); ok {

@@ -14,6 +14,9 @@ import (
 type MapDiskOptions struct {
 	Offset int64 // of the virtual disk, bytes
 	Length int64 // bytes; 0 or more than there are: up to the disk's end
+	// Layer asks a differencing disk's own image alone: what its parents tell is
+	// Unallocated, and they are not opened.
+	Layer bool
 }
 
 // MapDisk calls visit with consecutive extents that cover the part of a virtual
@@ -21,7 +24,7 @@ type MapDiskOptions struct {
 // extents. An error from visit ends the walk and is returned.
 // Errors: block.ErrOutOfRange for an offset past the disk's end.
 func MapDisk(ctx context.Context, s Store, name string, o MapDiskOptions, visit func(block.Extent) error) error {
-	dev, _, err := OpenDisk(ctx, s, name, DiskOptions{ReadOnly: true})
+	dev, _, err := OpenDisk(ctx, s, name, DiskOptions{ReadOnly: true, NoChain: o.Layer})
 	if err != nil {
 		return err
 	}
@@ -108,7 +111,7 @@ func extents(ctx context.Context, dev block.Device, size int64) iter.Seq2[block.
 		for off := int64(0); off < size; {
 			n := min(window, size-off)
 			data = false
-			if err := mapDevice(ctx, dev, MapDiskOptions{off, n}, visit); stopped {
+			if err := mapDevice(ctx, dev, MapDiskOptions{Offset: off, Length: n}, visit); stopped {
 				return
 			} else if err != nil {
 				yield(block.Extent{}, err)

@@ -17,12 +17,17 @@ func diskMap() *cobra.Command {
 	c := &cobra.Command{Use: "map LOCATION", Short: "Say where a disk has data", Args: takes(1),
 		Long: `Prints the virtual disk's extents, in bytes: data, zero (reads as zeroes) and
 unallocated (never written, reads as zeroes). They are printed as they are found,
-with --json as an array. Data is not read, and nothing is changed.`,
+with --json as an array. Data is not read, and nothing is changed.
+
+A differencing disk is mapped with its parents; with --layer alone: unallocated
+then is what its parents tell.`,
 		Example: `  lunless disk map smb://hv@fs1/vms/d.vhdx
-  lunless disk map d.vhdx --offset 1G --length 512M --json`}
+  lunless disk map d.vhdx --offset 1G --length 512M --json
+  lunless disk map --layer d.avhdx`}
 	var offset, length byteSize
 	c.Flags().Var(&offset, "offset", "begin there (default 0)")
 	c.Flags().Var(&length, "length", "end after so much (default at the disk's end)")
+	layer := c.Flags().Bool("layer", false, "a differencing disk's own image alone")
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if c.Flags().Changed("length") && length == 0 {
@@ -30,7 +35,7 @@ with --json as an array. Data is not read, and nothing is changed.`,
 		}
 		return withFolder(c.Context(), args[0], store, func(s smbstore.Store, name string) error {
 			w := newExtentWriter(c.OutOrStdout(), wantJSON(c))
-			err := smbstore.MapDisk(c.Context(), s, name, smbstore.MapDiskOptions{Offset: int64(offset), Length: int64(length)}, w.add)
+			err := smbstore.MapDisk(c.Context(), s, name, smbstore.MapDiskOptions{Offset: int64(offset), Length: int64(length), Layer: *layer}, w.add)
 			if err != nil {
 				return errors.Join(err, w.out.Flush())
 			}

@@ -64,7 +64,7 @@ func (o *CreateOptions) inherit() error {
 		return fmt.Errorf("logical sector size is %d, that of the parent %d: %w: %w",
 			o.LogicalSectorSize, g.LogicalSectorSize, ErrWrongParent, ErrBadOptions)
 	}
-	if p, ok := o.ParentDevice.(*Disk); ok && o.ID == (GUID{}) {
+	if p := diskOf(o.ParentDevice); p != nil && o.ID == (GUID{}) {
 		o.ID = p.im.params.ID // MS-VHDX 2.6.1.2: IsVirtualDisk
 	}
 	return nil
@@ -139,12 +139,27 @@ func (o CreateOptions) metadata(p *params) ([]byte, error) {
 		return nil, err
 	}
 	var more []itemContent
-	if d, ok := o.ParentDevice.(*Disk); ok {
+	if d := diskOf(o.ParentDevice); d != nil {
 		if more, err = d.virtualDiskItems(); err != nil {
 			return nil, err
 		}
 	}
 	return p.encodeMetadata(locator, more)
+}
+
+// diskOf finds the disk in a device that may be wrapped, nil if there is none.
+func diskOf(dev block.Device) *Disk {
+	for dev != nil {
+		switch d := dev.(type) {
+		case *Disk:
+			return d
+		case interface{ Unwrap() block.Device }:
+			dev = d.Unwrap()
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // virtualDiskItems returns the items of the virtual disk that are not known: a
