@@ -298,12 +298,7 @@ func (c *compaction) moveBlock(p placed, to int64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	old := room{p.off, p.n}
-	if sabotaged("compact-early") {
-		d.space.release(old)
-		old = room{}
-	}
-	err = d.setEntry(c.ctx, blk, makeEntry(e.state(), to), old)
+	err = d.setEntry(c.ctx, blk, makeEntry(e.state(), to), room{p.off, p.n})
 	return err == nil, err
 }
 

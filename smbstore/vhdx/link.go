@@ -2,7 +2,6 @@ package vhdx
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -72,11 +71,6 @@ func (d *Disk) writeLocator(ctx context.Context, raw []byte) error {
 	pages := len(raw)/metaPageSize + 2 + 1
 	if pages > d.meta.limit {
 		return fmt.Errorf("%d bytes are more than the log takes: %w", len(raw), ErrBadOptions)
-	}
-	if sabotaged("relink-torn") {
-		if err := errors.Join(d.writeFile(raw, place), d.writeFile(entry[:], tableAt)); err != nil {
-			return err
-		}
 	}
 	err = d.edit(ctx, pages, func(m metaEdit) error {
 		if err := m.own(place, int64(len(raw))); err != nil {

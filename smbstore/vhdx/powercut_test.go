@@ -224,7 +224,6 @@ func TestSabotage(t *testing.T) {
 		{"data-after-bat", cutKindDynamic},
 		{"bitmap-early", cutKindDifferencing},
 		{"resize-early", cutKindDynamic},
-		{"relink-torn", cutKindDifferencing},
 	} {
 		t.Run(tt.name, func(t *testing.T) { powertest.Sabotage(t, tt.name, &sabotage, tt.kind) })
 	}

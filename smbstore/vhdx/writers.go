@@ -86,15 +86,6 @@ func (w *logWriter) write(updates []update, flushed, last int64) error {
 	if 2*e.size() > w.length {
 		return fmt.Errorf("log entry of %d bytes in a log of %d: %w", e.size(), w.length, ErrUnsupported)
 	}
-	if sabotaged("log-entry-split") && len(updates) > 1 {
-		first := e
-		first.Updates, e.Updates = updates[:1], updates[1:]
-		if err := w.append(&first); err != nil {
-			return err
-		}
-		w.seq++
-		e.Sequence = w.seq
-	}
 	if err := w.append(&e); err != nil {
 		return err
 	}
