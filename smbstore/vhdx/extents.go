@@ -150,18 +150,32 @@ func (d *Disk) placeExtents(at, place, n int64, visit func(block.Extent) error) 
 // BAT where the file has holes.
 type emptyBlocks struct {
 	d      *Disk
-	cached []int64 // pages of the BAT in memory, by offset: the file may lack their content
-	asked  bool    // cached is of this walk
-	lo, hi int64   // pages of which it is known
-	data   bool    // that they have data, or that they have none
+	geo    *geometry // that all below is of
+	cached []int64   // pages of the BAT in memory, by offset: the file may lack their content
+	asked  bool      // cached is of this walk
+	lo, hi int64     // pages of which it is known
+	data   bool      // that they have data, or that they have none
 }
 
 // next returns the first block of [blk, end) whose entry may be other than zero,
 // end if there is none. Entries are read without the blocks' locks: one that
-// changes meanwhile belongs to a request that is under way.
+// changes meanwhile belongs to a request that is under way. If the BAT moves
+// meanwhile, what was read may be anything.
 func (s *emptyBlocks) next(blk, end int64) (int64, error) {
-	d := s.d
-	bat := d.geo.Load().bat
+	for {
+		if g := s.d.geo.Load(); g != s.geo {
+			*s = emptyBlocks{d: s.d, geo: g}
+		}
+		found, err := s.from(blk, end)
+		if s.d.geo.Load() == s.geo {
+			return found, err
+		}
+	}
+}
+
+// from is next for a BAT that stays in its place.
+func (s *emptyBlocks) from(blk, end int64) (int64, error) {
+	d, bat := s.d, s.geo.bat
 	for blk < end {
 		at := bat + d.batIndex(blk)*8
 		w, ok := d.meta.peek(at)

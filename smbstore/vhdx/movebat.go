@@ -35,9 +35,9 @@ func (d *Disk) moveBAT(ctx context.Context, to room, size int64, more func() err
 		d.space.release(to)
 		return fmt.Errorf("copy block allocation table to %#x: %w", to.off, err)
 	}
-	defer d.mirrorBAT(nil)
 	release := d.quiesce()
 	defer release()
+	defer d.mirrorBAT(nil)           // before requests use the old region's room, or that of the new one
 	ctx = context.WithoutCancel(ctx) // from here on, all or nothing
 	if err := d.flush(ctx); err != nil {
 		return err // the disk has failed
@@ -67,8 +67,9 @@ func (d *Disk) moveBAT(ctx context.Context, to room, size int64, more func() err
 		return err
 	}
 	d.im.table, d.im.bat = t, *t.find(guidBAT)
-	d.geo.Store(&geometry{size: size, bat: to.off, spans: spans})
 	d.meta.forget(old.off, old.n)
+	d.meta.forget(to.off, to.n) // who walks without locks may have read there what was before
+	d.geo.Store(&geometry{size: size, bat: to.off, spans: spans})
 	return nil
 }
 

@@ -13,8 +13,8 @@ type OpenOptions struct {
 	// replayed in memory.
 	ReadOnly bool
 	// CachePages is how many pages of metadata, 4 KiB each, are kept in memory; 0
-	// is 4096, fewer than 64 are 64. Pages that wait for a flush come on top: 120
-	// for a log of 1 MiB.
+	// is 4096, fewer than 64 are 64. Pages that wait for a flush come on top: 126
+	// at most.
 	CachePages int
 	// Parent is what a differencing disk reads that it lacks. The Disk owns it once
 	// Open succeeded. It may be smaller or larger: what lies past its end reads as

@@ -354,3 +354,74 @@ func TestShrinkAgainstWriter(t *testing.T) {
 		must(t, d.Close())
 	}
 }
+
+// onExtents calls do, once, when the file is asked for its holes.
+type onExtents struct {
+	*block.MemFile
+	do func()
+}
+
+func (f *onExtents) Close() error { return nil }
+
+func (f *onExtents) FileExtents(off, n int64, visit func(block.Extent) error) error {
+	if do := f.do; do != nil {
+		f.do = nil
+		do()
+	}
+	return f.MemFile.FileExtents(off, n, visit)
+}
+
+// farther is a size for which the BAT of a small disk in blocks of 1 MiB moves.
+const farther = 200 << 30
+
+// TestExtentsWhileBATMoves: a walk that began at the old BAT, whose room is a
+// block's meanwhile, misses nothing.
+func TestExtentsWhileBATMoves(t *testing.T) {
+	f := &onExtents{MemFile: block.NewMemFile(0)}
+	d, err := Create(f, CreateOptions{Size: 8 * mib, BlockSize: mib})
+	must(t, err)
+	must(t, d.WriteAt(ctx, []byte("data"), 5*mib, 0))
+	must(t, d.Close())
+	d, err = Open(f, OpenOptions{}) // with an empty cache
+	must(t, err)
+	f.do = func() {
+		must(t, d.Resize(ctx, farther))
+		must(t, d.WriteAt(ctx, []byte("x"), mib+mib/2, 0))
+		if e, err := d.lookup(1); err != nil || e.offset() != batStart {
+			t.Fatalf("block 1 lies at %#x, want the old BAT's place (%v)", e.offset(), err)
+		}
+	}
+	found := false
+	must(t, d.Extents(ctx, 0, 8*mib, func(e block.Extent) error {
+		found = found || e.State == block.Data && e.Offset <= 5*mib && e.Offset+e.Length > 5*mib
+		return nil
+	}))
+	if !found || f.do != nil {
+		t.Error("a block with data is not told of")
+	}
+	must(t, d.Close())
+}
+
+// TestMoveBATBack: what was read late of a BAT's old place does not count when
+// the BAT comes back to it.
+func TestMoveBATBack(t *testing.T) {
+	f := block.NewMemFile(0)
+	d, err := Create(noClose{f}, CreateOptions{Size: 8 * mib, BlockSize: mib})
+	must(t, err)
+	must(t, d.WriteAt(ctx, []byte("gone"), 0, 0))
+	must(t, d.WriteAt(ctx, []byte("kept"), 7*mib, 0))
+	must(t, d.Resize(ctx, farther))
+	_, err = d.meta.word(batStart)
+	must(t, err)
+	must(t, d.Trim(ctx, 0, mib)) // room for the BAT
+	_, err = d.Compact(ctx, CompactOptions{}, nil)
+	must(t, err)
+	if at := d.geo.Load().bat; at != batStart {
+		t.Fatalf("the BAT lies at %#x, want %#x", at, batStart)
+	}
+	if e, err := d.lookup(0); err != nil || e.reserves() {
+		t.Errorf("entry of the trimmed block: %#x, %v", uint64(e), err)
+	}
+	must(t, d.Close())
+	clean(t, f)
+}
