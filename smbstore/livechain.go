@@ -207,10 +207,20 @@ func (c *Chain) prepare(ctx context.Context, i int) error {
 		}
 	}
 	disk := parent.dev.(*vhdx.Disk)
-	if disk.Size() >= child.dev.Size() {
+	if disk.Size() >= child.slot.Size() {
 		return nil
 	}
-	return disk.Resize(ctx, child.dev.Size())
+	return disk.Resize(ctx, child.slot.Size())
+}
+
+// layer is what whoever uses the layer sees of it: less than all, if a smaller one
+// was merged into it that it could not become as small as.
+func (l *chainLayer) layer() block.Layered {
+	dev, size := l.dev.(block.Layered), l.slot.Size()
+	if dev.Size() == size {
+		return dev
+	}
+	return layerFront{dev, size}
 }
 
 // link writes into image i that image j is its parent.
@@ -275,8 +285,8 @@ func (c *Chain) openAgain(l *chainLayer, i int, flags Flags, o imageOptions) err
 // mergeMiddle merges a layer that nobody writes to.
 func (c *Chain) mergeMiddle(ctx context.Context, i int, o MergeLiveOptions) error {
 	child, parent := c.layers[i], c.layers[i+1]
-	size := child.dev.Size()
-	if _, err := copyLayer(ctx, child.dev.(block.Layered), parent.dev, o.Convert, o.Progress); err != nil {
+	size := child.slot.Size()
+	if _, err := copyLayer(ctx, child.layer(), parent.dev, o.Convert, o.Progress); err != nil {
 		return err
 	}
 	if err := fitParent(ctx, parent.dev.(*vhdx.Disk), size); err != nil {
@@ -311,8 +321,8 @@ func (c *Chain) mergeMiddle(ctx context.Context, i int, o MergeLiveOptions) erro
 // both, until the parent has all and takes its place.
 func (c *Chain) mergeLeaf(ctx context.Context, o MergeLiveOptions) error {
 	leaf, parent := c.layers[0], c.layers[1]
-	size := leaf.dev.Size()
-	layer := leaf.dev.(block.Layered)
+	layer := leaf.layer()
+	size := layer.Size()
 	var target block.Device = parent.dev
 	if target.Size() != size {
 		target = front{target, size}
@@ -330,7 +340,7 @@ func (c *Chain) mergeLeaf(ctx context.Context, o MergeLiveOptions) error {
 	}
 	if err != nil {
 		mirror.Detach(err)
-		_, serr := c.disk.Swap(func(block.Device) (block.Device, error) { return leaf.dev, nil })
+		_, serr := c.disk.Swap(func(block.Device) (block.Device, error) { return layer, nil })
 		return errors.Join(err, serr)
 	}
 	_, err = c.disk.Swap(func(block.Device) (block.Device, error) { return target, nil })
@@ -342,7 +352,7 @@ func (c *Chain) mergeLeaf(ctx context.Context, o MergeLiveOptions) error {
 // retire has the parent be the leaf for whoever opens the disk next. It runs with
 // the guest held back and the parent flushed.
 func (c *Chain) retire(ctx context.Context, leaf, parent *chainLayer, o MergeLiveOptions) error {
-	if err := fitParent(ctx, parent.dev.(*vhdx.Disk), leaf.dev.Size()); err != nil {
+	if err := fitParent(ctx, parent.dev.(*vhdx.Disk), leaf.slot.Size()); err != nil {
 		return err
 	}
 	if err := parent.dev.Flush(ctx); err != nil {

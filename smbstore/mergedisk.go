@@ -292,10 +292,11 @@ func fitParent(ctx context.Context, parent *vhdx.Disk, size int64) error {
 	if err := parent.Flush(ctx); err != nil {
 		return err
 	}
-	if err := parent.Resize(ctx, size); err != nil && !errors.Is(err, vhdx.ErrTailInUse) {
-		return err
+	err := parent.Resize(ctx, size)
+	if errors.Is(err, vhdx.ErrTailInUse) || errors.Is(err, vhdx.ErrUnsupported) { // a differencing disk does not shrink
+		return nil
 	}
-	return nil
+	return err
 }
 
 // copy brings a layer's own content into its parent and flushes that.

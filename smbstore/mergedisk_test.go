@@ -112,6 +112,45 @@ func TestMergeSizes(t *testing.T) {
 		checkDisk(t, s, "base", c.want)
 		checkDisk(t, s, "grandchild", grandchild)
 	})
+	// A differencing disk does not shrink: the parent stays the larger one, and zero
+	// past what the child had.
+	t.Run("child smaller than a differencing parent", func(t *testing.T) {
+		s, want := smallerLeaf(t)
+		if _, err := MergeDisk(t.Context(), s, "leaf", MergeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		checkDisk(t, s, "mid", append(want, make([]byte, testDiskSize-len(want))...))
+	})
+	t.Run("live", func(t *testing.T) {
+		s, want := smallerLeaf(t)
+		c, err := OpenChain(t.Context(), s, "leaf", DiskOptions{DenyWrite: true})
+		mustDo(t, err)
+		for _, word := range []string{"one", "two"} {
+			mustDo(t, c.Merge(t.Context(), 0, MergeLiveOptions{Force: true})) // "small" is around
+			mustDo(t, c.Disk().WriteAt(t.Context(), []byte(word), 1<<20, 0))
+			copy(want[1<<20:], word)
+			if err := deviceReads(t.Context(), c.Disk(), want); err != nil {
+				t.Error(err)
+			}
+		}
+		mustDo(t, c.Close())
+		checkDisk(t, s, "base", want)
+	})
+}
+
+// smallerLeaf is a chain "base", "mid", "leaf", of which the leaf is smaller than
+// its parent, for it was made over another disk.
+func smallerLeaf(t *testing.T) (s *powerStore, want []byte) {
+	t.Helper()
+	s = newPowerStore()
+	newChain(t, s, 6, VHDX, "base", "mid")
+	small := &testChain{store: s, format: VHDX}
+	small.add(t, 7, "small", CreateDiskOptions{Format: VHDX, Size: 3 << 20, BlockSize: 1 << 20})
+	small.add(t, 7, "leaf", CreateDiskOptions{Parent: s.Location().Join("small")})
+	_, err := RebaseDisk(t.Context(), s, "leaf", RebaseOptions{Parent: s.Location().Join("mid")})
+	mustDo(t, err)
+	checkDisk(t, s, "leaf", small.want)
+	return s, small.want
 }
 
 // TestMergeRefused: what a merge would break is named, and nothing is changed.
