@@ -246,3 +246,61 @@ func TestInteropWindows(t *testing.T) {
 		})
 	}
 }
+
+// TestInteropChanged: what we resized, compacted and converted, the peers read.
+func TestInteropChanged(t *testing.T) {
+	const x, v = smbstore.VHDX, smbstore.VHD
+	for _, s := range []shape{
+		{x, 9*mib + 512, mib, 512, false}, {x, 9 * mib, mib, 512, true}, {x, 2 << 40, 2 * mib, 512, false},
+		{x, 9*mib + 4096, mib, 4096, false}, {v, 9*mib + 512, 2 * mib, 512, false}, {v, 9 * mib, 0, 512, true},
+	} {
+		t.Run(s.String(), func(t *testing.T) { // not in parallel: as TestInteropChains
+			dir := t.TempDir()
+			name := "a." + string(s.format)
+			img, raw := filepath.Join(dir, name), filepath.Join(dir, "a.raw")
+			store, err := smbstore.OpenPath(t.Context(), dir, smbstore.Options{})
+			must(t, err)
+			d, m := s.create(t, img), model(t, raw, s.size)
+			scatter(t, 1, d, m)
+			must(t, d.Close())
+			qemu, vhdi := s.byPeers()
+			judge := func() {
+				t.Helper()
+				mustBeSound(t, img, s.format, qemu)
+				sameContent(t, raw, s.format, m.Size(), qemu, vhdi, img)
+			}
+			resize := func(size int64) {
+				t.Helper()
+				if _, err := smbstore.ResizeDisk(t.Context(), store, name, smbstore.ResizeOptions{Size: size}); err != nil {
+					t.Fatal(err)
+				}
+				must(t, m.Close())
+				m = model(t, raw, size)
+			}
+			judge()
+			resize(s.size + 33*mib) // more than a block of any of them
+			judge()
+			d = open(t, img)
+			scatter(t, 2, d, m)
+			must(t, d.Trim(t.Context(), s.size-2*mib, 35*mib))
+			for _, dev := range []block.Device{d, m} { // so that the tail is free
+				must(t, dev.WriteZeroes(t.Context(), s.size-2*mib, 35*mib, 0))
+			}
+			must(t, d.Close())
+			judge()
+			resize(s.size - mib - 4096)
+			judge()
+			d = open(t, img)
+			for _, dev := range []block.Device{d, m} {
+				must(t, dev.WriteZeroes(t.Context(), mib, min(4*mib, dev.Size()/2), 0))
+			}
+			if d, ok := d.(*vhdx.Disk); ok && !s.fixed {
+				_, err := d.Compact(t.Context(), vhdx.CompactOptions{}, nil)
+				must(t, err)
+			}
+			must(t, d.Close())
+			judge()
+			must(t, m.Close())
+		})
+	}
+}

@@ -105,7 +105,7 @@ func windows(size int64) []window {
 // ascending order: its ends, ends of blocks, the end of a VHDX's first chunk.
 func places(size int64) []int64 {
 	var all []int64
-	for _, at := range []int64{0, mib - 1000, 2*mib - 1000, 32*mib - 1000, 256*mib - 1000, 4*gib - 2000, size / 2, size - 9*mib, size - 5000} {
+	for _, at := range []int64{0, mib - 1000, 2*mib - 1000, 32*mib - 1000, 256*mib - 1000, 4*gib - 2000, 4*gib + 100<<10, size / 2, size - 9*mib, size - 5000} {
 		if len(all) == 0 || at > all[len(all)-1] && at < size {
 			all = append(all, at)
 		}
@@ -117,11 +117,18 @@ func places(size int64) []int64 {
 // makes it other data.
 func scatter(t testing.TB, salt uint64, devs ...block.Device) {
 	t.Helper()
+	scatterBy(t, 1, salt, devs...)
+}
+
+// scatterBy is scatter in multiples of unit bytes, but for the disk's end.
+func scatterBy(t testing.TB, unit int64, salt uint64, devs ...block.Device) {
+	t.Helper()
 	size := devs[0].Size()
 	rnd := rand.New(rand.NewPCG(uint64(size), salt))
 	for _, at := range places(size) {
 		at = min(size-1, at+rnd.Int64N(700))
-		p := make([]byte, min(size-at, 1+rnd.Int64N(9000)))
+		at -= at % unit
+		p := make([]byte, min(size-at, (1+rnd.Int64N(9000)+unit-1)/unit*unit))
 		for i := range p {
 			p[i] = byte(rnd.Uint32())
 		}

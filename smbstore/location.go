@@ -114,7 +114,7 @@ func (l *Location) setAuthority(a string) error {
 	} else if strings.Contains(a, ":") {
 		return ErrBadLocation
 	}
-	if host == "" || strings.ContainsAny(host, " \\/\x00?#") {
+	if host == "" || strings.ContainsAny(host, " \\/\x00?#@") {
 		return ErrBadLocation
 	}
 	l.Host = host

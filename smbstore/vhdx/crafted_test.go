@@ -225,6 +225,11 @@ var crafted = []struct {
 		put(t, f, batStart, bytes.Repeat(le.AppendUint64(nil, uint64(makeEntry(statePresent, 5*mib))), 8))
 		return f
 	}, ErrCorrupt, batStart + 8},
+	{"fixed disk, all blocks in one place", func(t testing.TB) *block.MemFile {
+		f := fixedSmall(t)
+		put(t, f, batStart, bytes.Repeat(readAll(t, f, batStart+8, 8), 4))
+		return f
+	}, ErrCorrupt, batStart + 8},
 	{"all blocks at the end of 2^63", func(t testing.TB) *block.MemFile {
 		f := small(t, true)
 		put(t, f, batStart, bytes.Repeat([]byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 8))

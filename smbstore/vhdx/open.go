@@ -133,7 +133,7 @@ func (d *Disk) replay() error {
 // scan finds what of the file is in use, and refuses to write to a disk two of
 // whose blocks share room.
 func (d *Disk) scan() error {
-	if d.im.params.batEntries()*8 > maxScan || d.im.params.fixed() {
+	if d.im.params.batEntries()*8 > maxScan {
 		return nil
 	}
 	u := newUsage(d.im.fileSize)
@@ -163,7 +163,7 @@ func (d *Disk) scan() error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil || d.im.params.fixed() { // which has its room
 		return err
 	}
 	d.space.adopt(u)
