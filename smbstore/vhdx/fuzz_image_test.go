@@ -40,7 +40,7 @@ var childZones = []zone{
 }
 
 // FuzzImage edits an image of any kind, opens it, has a script of requests work
-// on it, closes, checks and opens it again. What opened and said it had
+// on it, closes, checks, repairs and opens it again. What opened and said it had
 // written, flushed and closed must then be there.
 func FuzzImage(f *testing.F) {
 	images := []*block.MemFile{small(f, true), small(f, false), fixedSmall(f), smallChild(f, true), smallChild(f, false)}
@@ -106,5 +106,10 @@ func FuzzImage(f *testing.F) {
 		}
 		verify("opened again")
 		mustCheck()
+		if _, err := Repair(noClose{file}); err != nil {
+			t.Fatalf("Repair: %v", err)
+		}
+		mustCheck()
+		verify("repaired")
 	})
 }
