@@ -143,6 +143,10 @@ func CheckDisk(ctx context.Context, s Store, name string) (Format, DiskReport, e
 	var r DiskReport
 	format, report, err := check(ctx, f)
 	r.Report = report
+	if format == Raw && isDiskName(name) {
+		r.Findings = append(r.Findings, vhdx.Finding{Severity: vhdx.Damage,
+			What: "neither a VHDX nor a VHD, as its name says it is: what tells the format is gone, or it is a raw disk"})
+	}
 	err = errors.Join(opError("check disk", s.Location().Join(name), err), f.Close())
 	if err == nil && format != Raw && report.Clean() {
 		err = r.chain(ctx, s, name)

@@ -167,7 +167,11 @@ func (c *Chain) Merge(ctx context.Context, i int, o MergeLiveOptions) error {
 		err = c.mergeMiddle(ctx, i, o)
 	}
 	if err != nil {
-		return &MergeError{child.at, parent.at, "the disk is in use as before", LeadFull(err)}
+		state := "the disk is in use as before"
+		if errors.Is(err, errImageLost) {
+			state = "what the guest flushed is safe, but it cannot go on: stop the VM, and start it when all images can be opened again"
+		}
+		return &MergeError{child.at, parent.at, state, LeadFull(err)}
 	}
 	// Only the file is left over, and nothing needs it.
 	if err := errors.Join(child.close(), removeAt(ctx, c.store, child.at)); err != nil {
@@ -244,28 +248,29 @@ func (c *Chain) link(ctx context.Context, i, j int, next identity) error {
 	return relink(ctx, child.dev, link)
 }
 
+// errImageLost: an image of a disk in use is closed, and cannot be opened again.
+var errImageLost = errors.New("an image of the disk cannot be opened any more")
+
 // reopen exchanges an image's device, which was for reading, for one for writing,
 // with the identity it has or is to have. While requests are held back the file is
 // closed and opened again, because readers deny writers. If that fails, it is opened
-// for reading again.
+// for reading again; if that fails too, the error is errImageLost.
 func (c *Chain) reopen(ctx context.Context, i int, id identity) error {
 	l := c.layers[i]
 	var failed error
 	_, err := l.slot.Swap(func(block.Device) (block.Device, error) {
-		if err := l.dev.Close(); err != nil {
-			return nil, err
-		}
+		_ = l.dev.Close() // was only read, and is closed whatever it says
 		failed = c.openAgain(l, i, ReadWrite|DenyWrite, imageOptions{dataWrite: vhdx.GUID(id)})
 		if failed == nil {
 			l.writable = true
 			return l.dev, nil
 		}
 		if err := c.openAgain(l, i, Read|DenyWrite, imageOptions{readOnly: true}); err != nil {
-			return nil, errors.Join(failed, err)
+			return nil, opError("open again", l.at, fmt.Errorf("%w: %w", errImageLost, err))
 		}
 		return l.dev, nil
 	})
-	return errors.Join(err, failed)
+	return errors.Join(failed, err)
 }
 
 func (c *Chain) openAgain(l *chainLayer, i int, flags Flags, o imageOptions) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -323,5 +324,45 @@ func TestMergeLiveRetires(t *testing.T) {
 	checkDisk(t, s, "base", chain.want)
 	if err := diskReads(t.Context(), s, "leaf", chain.want); !errors.Is(err, ErrParentChanged) {
 		t.Errorf("the old leaf: %v", err)
+	}
+}
+
+// lossyStore fails to open one file.
+type lossyStore struct {
+	*powerStore
+	lost string
+	left int // opens for reading that work
+}
+
+var errLost = errors.New("server is gone")
+
+func (s *lossyStore) OpenFile(name string, flags Flags) (File, error) {
+	if name == s.lost {
+		if flags&Write != 0 || s.left == 0 {
+			return nil, errLost
+		}
+		s.left--
+	}
+	return s.powerStore.OpenFile(name, flags)
+}
+
+// TestMergeLiveLosesImage: a merge that could not open an image again does not say
+// that all is well.
+func TestMergeLiveLosesImage(t *testing.T) {
+	for left, want := range []string{"stop the VM", "in use as before"} {
+		s := &lossyStore{powerStore: newPowerStore(), lost: "-"}
+		chain := newChain(t, s, 9, VHDX, "base", "leaf")
+		c, err := OpenChain(t.Context(), s, "leaf", DiskOptions{DenyWrite: true})
+		mustDo(t, err)
+		s.lost, s.left = "base", left
+		err = c.Merge(t.Context(), 0, MergeLiveOptions{Force: true})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d opens work: %v", left, err)
+		}
+		err = deviceReads(t.Context(), c.Disk(), chain.want)
+		if (err == nil) != (left == 1) {
+			t.Errorf("%d opens work: reading then: %v", left, err)
+		}
+		_ = c.Close() // says again what was lost
 	}
 }
