@@ -156,12 +156,12 @@ func (m *merge) one(ctx context.Context, child, parent Location, children []Loca
 		}
 		return &MergeError{child, parent, state, LeadFull(err)}
 	}
-	format, next, err := m.announce(ctx, child)
+	was, next, err := m.announce(ctx, child)
 	if err != nil {
 		return fail(err)
 	}
 	state = "all disks open as before; run it again to go on"
-	if format == VHD {
+	if was.Format == VHD {
 		err = m.intoCopy(ctx, child)
 	} else {
 		err = m.intoParent(ctx, child, next)
@@ -178,12 +178,28 @@ func (m *merge) one(ctx context.Context, child, parent Location, children []Loca
 	if m.o.Keep {
 		return fail(m.reannounce(ctx, child))
 	}
+	if err := m.untouched(ctx, child, was); err != nil {
+		return fail(err)
+	}
 	state = "it is merged, and only its file is left over: remove that, or run it again"
 	if err := removeAt(ctx, m.s, child); err != nil {
 		return fail(err)
 	}
 	m.result.Removed = append(m.result.Removed, child)
 	return nil
+}
+
+// untouched is an error if somebody has the merged disk open, or has written to it
+// since it was announced.
+func (m *merge) untouched(ctx context.Context, at Location, was imageInfo) error {
+	l, err := openParent(ctx, m.s, at, ReadWrite|DenyWrite)
+	if err != nil {
+		return err
+	}
+	if l.info.Identity != was.Identity {
+		err = opError("remove", at, errors.New("it has been written to since it was merged"))
+	}
+	return errors.Join(err, l.close())
 }
 
 // open opens the chain of a disk with flags and options for its first images; the
@@ -224,14 +240,14 @@ func openChainFiles(ctx context.Context, s Store, at Location, flags []Flags) ([
 func writable(i int) imageOptions { return imageOptions{readOnly: i > 0} }
 
 // announce writes into a VHDX child what its parent's identity will be as soon as
-// the parent has changed (MS-VHDX 2.6.2.6.3, note 12).
-func (m *merge) announce(ctx context.Context, child Location) (format Format, next identity, err error) {
+// the parent has changed (MS-VHDX 2.6.2.6.3, note 12), and returns what the child is.
+func (m *merge) announce(ctx context.Context, child Location) (is imageInfo, next identity, err error) {
 	layers, devs, err := m.open(ctx, child, []Flags{ReadWrite | DenyWrite}, writable)
 	if err != nil {
-		return "", next, err
+		return is, next, err
 	}
-	format = layers[0].info.Format
-	if format == VHDX {
+	is = layers[0].info
+	if is.Format == VHDX {
 		next = identity(uuid.New())
 		var link newLink
 		if link, err = linkTo(child, layers[1]); err == nil {
@@ -239,7 +255,7 @@ func (m *merge) announce(ctx context.Context, child Location) (format Format, ne
 			err = relink(ctx, devs[0], link)
 		}
 	}
-	return format, next, errors.Join(err, devs[0].Close())
+	return is, next, errors.Join(err, devs[0].Close())
 }
 
 // reannounce leaves a child that is kept with the one identity its parent has.

@@ -318,3 +318,45 @@ func mergePowerCut(t *testing.T, format Format, middle bool, seed uint64) error 
 }
 
 var _ block.File = (*powerFile)(nil)
+
+// lateStore has somebody come when a file is opened for writing the second time.
+type lateStore struct {
+	*powerStore
+	opens int
+	late  func() error
+}
+
+func (s *lateStore) OpenFile(name string, flags Flags) (File, error) {
+	if name == "leaf" && flags&Write != 0 {
+		if s.opens++; s.opens == 2 {
+			if err := s.late(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.powerStore.OpenFile(name, flags)
+}
+
+// TestMergeKeepsLateWrites: a disk that was used after its content was copied is
+// not removed.
+func TestMergeKeepsLateWrites(t *testing.T) {
+	s := &lateStore{powerStore: newPowerStore()}
+	c := newChain(t, s.powerStore, 6, VHDX, "base", "leaf")
+	s.late = func() error {
+		dev, _, err := OpenDisk(t.Context(), s.powerStore, "leaf", DiskOptions{})
+		if err != nil {
+			return err
+		}
+		copy(c.want, "late")
+		return errors.Join(dev.WriteAt(t.Context(), []byte("late"), 0, 0), dev.Close())
+	}
+	var me *MergeError
+	if _, err := MergeDisk(t.Context(), s, "leaf", MergeOptions{}); !errors.As(err, &me) || !strings.Contains(err.Error(), "run it again") {
+		t.Fatalf("merge of a disk that was written to: %v", err)
+	}
+	checkDisk(t, s, "leaf", c.want)
+	if _, err := MergeDisk(t.Context(), s, "leaf", MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkDisk(t, s, "base", c.want)
+}
