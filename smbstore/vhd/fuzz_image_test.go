@@ -12,7 +12,7 @@ import (
 func parentOf(t testing.TB) block.Device {
 	t.Helper()
 	d := block.NewMem(8 << 20)
-	must(t, d.WriteAt(ctx, bytes.Repeat([]byte{0xba}, 3<<20), 1<<19, 0))
+	must(t, d.WriteAt(ctx, bytes.Repeat([]byte{0xba}, 60<<10), 1<<19-30<<10, 0))
 	return d
 }
 

@@ -12,7 +12,7 @@ import (
 func base(t testing.TB) block.Device {
 	t.Helper()
 	d := block.NewMem(8 * mib)
-	must(t, d.WriteAt(ctx, bytes.Repeat([]byte{0xba}, 3*mib), mib/2, 0))
+	must(t, d.WriteAt(ctx, bytes.Repeat([]byte{0xba}, 60<<10), mib-30<<10, 0))
 	return d
 }
 

@@ -125,7 +125,7 @@ func FuzzCodecs(f *testing.F) {
 	e.encode(b)
 	f.Add(byte(3), b)
 	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
-		sizes := []int{headerSize, regionTableSize, metadataTableSize, (len(b) + logSector - 1) / logSector * logSector}
+		sizes := []int{headerSize, regionTableSize, metadataTableSize, max(1, (len(b)+logSector-1)/logSector) * logSector}
 		kind %= 4
 		if len(b) > 1<<20 {
 			return
