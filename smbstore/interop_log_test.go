@@ -58,6 +58,15 @@ func TestInteropLogOfQEMU(t *testing.T) {
 	if fileHash(t, img) != before {
 		t.Error("refusing has changed the file")
 	}
+	// Repair finds that nothing was ever written to that log.
+	f := local(t, img, os.O_RDWR)
+	if r, err := vhdx.Repair(f); err != nil || len(r.Mended) == 0 || !r.Clean() {
+		t.Errorf("repair: %v, %+v", err, r)
+	}
+	must(t, f.Close())
+	if got, err := ours(t, img, all); err != nil || got != want {
+		t.Errorf("repaired: sha256 %s, %v", got, err)
+	}
 }
 
 // TestInteropKilledQEMU kills QEMU as it allocates, and compares what we read

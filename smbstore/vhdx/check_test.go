@@ -141,6 +141,19 @@ var damages = []damage{
 		spoil: func(t testing.TB, f *block.MemFile) {
 			fixHeader(t, f, func(h *header) { h.LogGUID = newGUID() })
 		},
+		want:   []finding{{Damage, logStart, "without a valid sequence"}},
+		mended: []finding{{Damage, logStart, "taken out of use"}},
+	},
+	{
+		name: "log in use with one entry, torn",
+		spoil: func(t testing.TB, f *block.MemFile) {
+			fixHeader(t, f, func(h *header) { h.LogGUID = GUID{1}; h.FileWriteGUID = GUID{2} })
+			e := logEntry{Sequence: 1, LogGUID: GUID{1}}
+			b := make([]byte, e.size())
+			e.encode(b)
+			b[100]++
+			put(t, f, logStart+8*logSector, b)
+		},
 		want: []finding{{Damage, logStart, "without a valid sequence"}},
 		left: []finding{{Damage, logStart, "restore"}},
 	},

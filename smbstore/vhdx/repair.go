@@ -18,7 +18,14 @@ import (
 // error is of reading and writing f; the Report tells how far it came. No one else
 // may use the file.
 func Repair(f block.File) (Report, error) {
+	unused, mended, err := retireUnusedLog(f)
+	if err != nil {
+		return Report{}, err
+	}
 	im, before, err := examine(f)
+	if mended {
+		before.Mended = append(before.Mended, unused)
+	}
 	if err != nil {
 		return before, err
 	}
@@ -27,6 +34,7 @@ func Repair(f block.File) (Report, error) {
 		return before, nil
 	}
 	m := mender{f: f, im: im, before: &before}
+	m.done.Findings = before.Mended
 	if err = m.mend(); err != nil {
 		before.Mended = m.done.Findings
 		return before, fmt.Errorf("repair: %w", err)
