@@ -2,13 +2,15 @@ package vhdx
 
 import (
 	"errors"
+	"fmt"
 	"math"
 
 	"lunless/smbstore/block"
 )
 
-// errNoSequence: a log is in use, but has no valid sequence (MS-VHDX 2.3.3).
-var errNoSequence = errors.New("in use, but without a valid sequence")
+// errNoSequence is the ErrCorrupt of a log that is in use, but has no valid
+// sequence (MS-VHDX 2.3.3).
+var errNoSequence = fmt.Errorf("%w", ErrCorrupt)
 
 // retireUnusedLog takes a log out of use that nothing was ever written to: the
 // header names it, but no sector of the log does. QEMU leaves that if it is killed

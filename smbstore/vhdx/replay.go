@@ -42,7 +42,7 @@ func loadSequence(f block.File, h *header, fileSize int64) (*sequence, error) {
 		return nil, err
 	}
 	if s == nil {
-		return nil, &FormatError{off, "log: " + errNoSequence.Error(), errors.Join(ErrCorrupt, errNoSequence)}
+		return nil, &FormatError{off, "log: in use, but without a valid sequence", errNoSequence}
 	}
 	if int64(s.head().FlushedFileOffset) > fileSize {
 		return nil, &FormatError{off, fmt.Sprintf("file has %d bytes, its log says %d", fileSize, s.head().FlushedFileOffset), ErrTruncated}
