@@ -17,6 +17,10 @@ var (
 	// ErrParentChanged: a file is not the parent that a differencing disk was made
 	// for, or has been written to since.
 	ErrParentChanged = errors.New("not the parent it was made for, or changed since")
+	// ErrNoChain: a disk cannot be merged, because it is not over the other.
+	ErrNoChain = errors.New("no chain to merge")
+	// ErrFarParent: a merge would change a disk whose other children nobody looked for.
+	ErrFarParent = errors.New("the parent may be others' too")
 	// ErrChainLoop: a disk is its own parent, at once or through others.
 	ErrChainLoop = errors.New("a disk is its own parent")
 	// ErrChainDepth: a chain has more than maxDepth images.

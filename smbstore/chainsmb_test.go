@@ -85,7 +85,11 @@ func TestChainOverSMB(t *testing.T) {
 			t.Errorf("the merged file: %v", err)
 		}
 
-		if _, err := smbstore.MergeDisk(t.Context(), root, "gold/base.vhdx", smbstore.MergeOptions{
+		far := smbstore.MergeOptions{Children: []smbstore.Location{web.Location().Join("leaf.avhdx")}}
+		if _, err := smbstore.MergeDisk(t.Context(), root, "gold/base.vhdx", far); !errors.Is(err, smbstore.ErrFarParent) {
+			t.Errorf("merge into a parent on another share that was not named: %v", err)
+		}
+		if _, err := smbstore.MergeDisk(t.Context(), root, "gold/base.vhdx", smbstore.MergeOptions{Into: other.Location().Join("far.vhdx"),
 			Children: []smbstore.Location{web.Location().Join("leaf.avhdx")}}); err != nil {
 			t.Fatal(err)
 		}

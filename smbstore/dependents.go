@@ -80,6 +80,16 @@ func homeAround(ctx context.Context, s Store, folder Location) (Location, bool) 
 	return Location{}, false
 }
 
+// neighbours tells whether two disks lie in one folder or in the home of one VM,
+// where the other children of one of them are looked for.
+func neighbours(ctx context.Context, s Store, a, b Location) bool {
+	if a.Dir().Equal(b.Dir()) {
+		return true
+	}
+	home, ok := homeAround(ctx, s, a.Dir())
+	return ok && home.Contains(b)
+}
+
 func (c *childSearch) folder(ctx context.Context, at Location, depth int) error {
 	s, err := openNeighbour(ctx, c.store, at)
 	if err != nil {

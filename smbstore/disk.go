@@ -71,6 +71,12 @@ func OpenDisk(ctx context.Context, s Store, name string, o DiskOptions) (_ block
 func openLeaf(s Store, name string, flags Flags, want Format) (*layerFile, error) {
 	if want != Raw {
 		l, err := openLayer(s, name, flags)
+		if err == nil && l.info.Format == Raw && want == "" {
+			if says, _ := formatOfName(name); says == VHDX || says == VHD {
+				return nil, errors.Join(opError("open disk", l.at, fmt.Errorf(
+					"%w: its name says %s, but it does not begin or end as one: `lunless disk check` it and restore it, or ask for the format raw", ErrFormat, says)), l.close())
+			}
+		}
 		if err == nil && want != "" && l.info.Format != want {
 			err = errors.Join(opError("open disk", l.at, fmt.Errorf("%w: %s, want %s", ErrFormat, l.info.Format, want)), l.close())
 		}

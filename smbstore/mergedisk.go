@@ -96,7 +96,7 @@ func (m *merge) plan(ctx context.Context, name string) (chain []Location, err er
 	}
 	fail := func(err error) error { return opError("merge", leaf.at, err) }
 	if len(layers) == 1 {
-		return nil, fail(fmt.Errorf("%w: it is no differencing disk", ErrNoParent))
+		return nil, fail(fmt.Errorf("%w: it is no differencing disk", ErrNoChain))
 	}
 	depth := 1
 	if m.o.Into != (Location{}) {
@@ -104,8 +104,12 @@ func (m *merge) plan(ctx context.Context, name string) (chain []Location, err er
 			depth++
 		}
 		if depth == len(layers) {
-			return nil, fail(fmt.Errorf("%w: %s is not among its parents", ErrNoParent, m.o.Into))
+			return nil, fail(fmt.Errorf("%w: %s is not among its parents, which `lunless disk info --chain` lists", ErrNoChain, m.o.Into))
 		}
+	}
+	if m.o.Into == (Location{}) && !m.o.Force && !neighbours(ctx, m.s, leaf.at, layers[1].at) {
+		return nil, fail(fmt.Errorf("%w: its parent %s lies neither in its folder nor in its VM's home: disks elsewhere may need it, and are not looked for; if none does, say --into %q",
+			ErrFarParent, layers[1].at, layers[1].at.String()))
 	}
 	if m.o.Keep && depth > 1 {
 		return nil, fail(errors.New("a disk that is kept can only be merged into its own parent"))

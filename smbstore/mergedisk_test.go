@@ -188,7 +188,7 @@ func TestMergeRefused(t *testing.T) {
 					t.Errorf("merge with %+v went well", o)
 				}
 			}
-			if _, err := MergeDisk(t.Context(), s, n[0], MergeOptions{}); !errors.Is(err, ErrNoParent) {
+			if _, err := MergeDisk(t.Context(), s, n[0], MergeOptions{}); !errors.Is(err, ErrNoChain) {
 				t.Errorf("merge a disk without parent: %v", err)
 			}
 			checkDisk(t, s, n[2], chain.want)

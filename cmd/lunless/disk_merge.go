@@ -17,7 +17,8 @@ between, into a disk further up. Nobody else may have the chain open.
 
 Disks that were made over the merged one are named by --child: they get the parent
 as theirs. The merge is refused while there are others in the folder, or in the
-VM's home, which need the disk or its parent as they are; it names them.
+VM's home, which need the disk or its parent as they are; it names them. A parent
+that lies in neither, such as a gold image, has to be named by --into.
 
 Interrupted, at any moment, it leaves a chain that opens as before: run it again.
 Of a VHD, which has no log, a copy of the parent is changed, and takes its place.`,
