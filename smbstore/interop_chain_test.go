@@ -98,7 +98,7 @@ func chainShapes() []shape {
 	const x, v = smbstore.VHDX, smbstore.VHD
 	return []shape{
 		{x, 9*mib + 512, mib, 512, false}, {x, 24 * mib, 32 * mib, 512, true}, {x, 9*mib + 4096, mib, 4096, false},
-		{x, 2 << 40, 2 * mib, 512, false}, {x, 5*gib + 512, 256 * mib, 512, false},
+		{x, 100 * gib, 2 * mib, 512, false}, {x, 5*gib + 512, 256 * mib, 512, false},
 		{v, 9*mib + 1536, 512 << 10, 512, false}, {v, 20 * mib, 0, 512, true},
 	}
 }
