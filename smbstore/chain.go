@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"lunless/smbstore/block"
+	"lunless/smbstore/vhd"
+	"lunless/smbstore/vhdx"
 )
 
 // Errors of chains of differencing disks.
@@ -88,9 +90,17 @@ func openLayer(s Store, name string, flags Flags) (*layerFile, error) {
 	}
 	l := &layerFile{at: s.Location().Join(name), store: s, name: name, file: f}
 	if l.info, err = examine(f); err != nil {
-		return nil, errors.Join(opError("open disk", l.at, err), f.Close())
+		return nil, errors.Join(openError(l.at, err), f.Close())
 	}
 	return l, nil
+}
+
+// openError says what failed, and of a damaged disk what to do next.
+func openError(at Location, err error) error {
+	if errors.Is(err, vhdx.ErrCorrupt) || errors.Is(err, vhd.ErrCorrupt) {
+		err = fmt.Errorf("%w; `lunless disk check %q` tells more, and with --repair mends what needs no guess", err, at.String())
+	}
+	return opError("open disk", at, err)
 }
 
 // walkChain opens the parents of a leaf, each with the flags, and returns them
@@ -239,7 +249,7 @@ func openStack(layers []*layerFile, how func(i int) imageOptions) ([]block.Devic
 		o.parent, o.pages = below, cachePages(len(layers))
 		d, err := openImage(l.file, l.info.Format, o)
 		if err != nil {
-			err = opError("open disk", l.at, err)
+			err = openError(l.at, err)
 			if below != nil {
 				err = errors.Join(err, below.Close())
 			}

@@ -75,7 +75,7 @@ func (c *Chain) openDevice(l *chainLayer, i int, o imageOptions) (err error) {
 	}
 	o.pages = cachePages(len(c.layers))
 	if l.dev, err = openImage(l.file, l.info.Format, o); err != nil {
-		return opError("open disk", l.at, err)
+		return openError(l.at, err)
 	}
 	if l.slot == nil {
 		l.slot = block.NewSlot(l.dev)
