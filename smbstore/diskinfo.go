@@ -144,7 +144,7 @@ func CheckDisk(ctx context.Context, s Store, name string) (Format, DiskReport, e
 	format, report, err := check(ctx, f)
 	r.Report = report
 	if format == Raw && isDiskName(name) {
-		r.Findings = append(r.Findings, vhdx.Finding{Severity: vhdx.Damage,
+		r.Findings = append(r.Findings, block.Finding{Severity: block.Damage,
 			What: "neither a VHDX nor a VHD, as its name says it is: what tells the format is gone, or it is a raw disk"})
 	}
 	err = errors.Join(opError("check disk", s.Location().Join(name), err), f.Close())
@@ -174,7 +174,7 @@ func (r *DiskReport) chain(ctx context.Context, s Store, name string) error {
 	if len(layers) > 1 && leaf.info.Format == VHD {
 		st, serr := layers[1].store.Stat(layers[1].name)
 		if serr == nil && vhdTime(st.ModTime) != leaf.info.Parent.Modified {
-			r.Findings = append(r.Findings, vhdx.Finding{Severity: vhdx.Note, Offset: vhdParentTime,
+			r.Findings = append(r.Findings, block.Finding{Severity: block.Note, Offset: vhdParentTime,
 				What: fmt.Sprintf("dynamic header: the parent's file was last changed at another time than is noted: a copy, or %s was written to", layers[1].at)})
 		}
 	}
@@ -202,15 +202,7 @@ func check(ctx context.Context, f File) (Format, vhdx.Report, error) {
 
 // reportOfVHD is a VHD's report in the shape of a VHDX's.
 func reportOfVHD(r vhd.Report) vhdx.Report {
-	out := vhdx.Report{More: r.More, Allocated: r.Allocated, Leaked: r.Leaked, Info: vhdx.Info{
+	return vhdx.Report{CheckReport: r.CheckReport, Info: vhdx.Info{
 		Type: r.Info.Type, VirtualSize: r.Info.VirtualSize, BlockSize: r.Info.BlockSize, FileSize: r.Info.FileSize,
 		LogicalSectorSize: vhd.SectorSize, PhysicalSectorSize: vhd.SectorSize, Creator: r.Info.Creator}}
-	findings := func(of []vhd.Finding) (all []vhdx.Finding) {
-		for _, f := range of {
-			all = append(all, vhdx.Finding{Severity: vhdx.Severity(f.Severity), Offset: f.Offset, What: f.What})
-		}
-		return all
-	}
-	out.Findings, out.Mended = findings(r.Findings), findings(r.Mended)
-	return out
 }

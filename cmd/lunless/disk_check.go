@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lunless/smbstore"
-	"lunless/smbstore/vhdx"
+	"lunless/smbstore/block"
 )
 
 func diskCheck() *cobra.Command {
@@ -26,7 +26,7 @@ Exit status: 0 clean, or clean after the repair, 1 damaged.`,
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return withFolder(c.Context(), args[0], store, func(s smbstore.Store, name string) error {
-			var mended, left []vhdx.Finding
+			var mended, left []block.Finding
 			if *repair {
 				_, r, err := smbstore.RepairDisk(c.Context(), s, name)
 				if err != nil {
@@ -40,7 +40,7 @@ Exit status: 0 clean, or clean after the repair, 1 damaged.`,
 			}
 			report.Mended, report.Left = mended, left
 			if report.Findings == nil {
-				report.Findings = []vhdx.Finding{} // JSON: [], not null
+				report.Findings = []block.Finding{} // JSON: [], not null
 			}
 			if err := show(c, &report, func(w io.Writer) { writeDiskReport(w, args[0], format, &report) }); err != nil {
 				return err

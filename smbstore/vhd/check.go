@@ -85,7 +85,7 @@ func (r *Report) structures(im *image) {
 func (r *Report) blocks(im *image) error {
 	bad := make(fullMaps, (len(im.table)+63)/64) // blocks whose bitmaps say nothing
 	u, err := im.eachMisplaced(func(blk, at int64, why string) error {
-		if r.full() { // of a table full of nonsense
+		if r.Full() { // of a table full of nonsense
 			r.More++
 		} else {
 			r.add(Damage, im.entryOffset(blk), "table entry of block %d: its place %#x %s", blk, at, why)
@@ -108,14 +108,14 @@ func (r *Report) blocks(im *image) error {
 			return err
 		}
 		if m.unset > 0 {
-			r.Partial++
+			r.partial++
 		}
 		if m.unset == im.sectors(blk) {
 			empty++
 		}
 	}
-	if r.Partial > 0 && !im.differencing() {
-		r.add(Note, im.tableOff, "%d blocks have sectors that were never written", r.Partial)
+	if r.partial > 0 && !im.differencing() {
+		r.add(Note, im.tableOff, "%d blocks have sectors that were never written", r.partial)
 	}
 	if empty > 0 {
 		r.add(Note, im.tableOff, "%d blocks have room but not one sector", empty)

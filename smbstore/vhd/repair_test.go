@@ -62,18 +62,18 @@ func TestRepair(t *testing.T) {
 		{"entry outside", func(t *testing.T, f *block.MemFile, size int64) {
 			_, err := f.WriteAt([]byte{0x7f}, tableOffset+4*9)
 			must(t, err)
-		}, "", "left alone"},
+		}, "", "not touched"},
 		{"entry outside, end lost", func(t *testing.T, f *block.MemFile, size int64) {
 			_, err := f.WriteAt([]byte{0x7f}, tableOffset+4*9)
 			must(t, err)
 			must(t, f.PunchHole(size-512, 512))
-		}, "", "left alone: with blocks"},
-		{"header", func(t *testing.T, f *block.MemFile, size int64) { must(t, f.PunchHole(headerOffset+31, 1)) }, "", "left alone"},
+		}, "", "not touched: with blocks"},
+		{"header", func(t *testing.T, f *block.MemFile, size int64) { must(t, f.PunchHole(headerOffset+31, 1)) }, "", "not touched"},
 		{"both footers", func(t *testing.T, f *block.MemFile, size int64) {
 			_, e1 := f.WriteAt([]byte{1}, 300)
 			_, e2 := f.WriteAt([]byte{1}, size-200)
 			must(t, errors.Join(e1, e2))
-		}, "", "left alone"},
+		}, "", "not touched"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := noClose{block.NewMemFile(0)}
@@ -90,7 +90,7 @@ func TestRepair(t *testing.T) {
 			for _, x := range r.Mended {
 				mended += x.What + "\n"
 			}
-			for _, x := range r.Findings {
+			for _, x := range r.Left {
 				left += x.What + "\n"
 			}
 			if !strings.Contains(mended, c.mended) || (mended == "") != (c.mended == "") {

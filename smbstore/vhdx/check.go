@@ -8,35 +8,19 @@ import (
 	"lunless/smbstore/block"
 )
 
-// Severity ranks findings.
-type Severity int
+// What Check and Repair say, in the words of all formats.
+type (
+	Severity = block.Severity
+	Finding  = block.Finding
+)
 
 // Severities of findings.
 const (
-	Note   Severity = iota // worth knowing; nothing is lost
-	Damage                 // contradicts the format
+	Note   = block.Note
+	Damage = block.Damage
 )
 
-// String is "note" or "damage".
-func (s Severity) String() string {
-	if s == Damage {
-		return "damage"
-	}
-	return "note"
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// Finding is one thing Check has to say.
-type Finding struct {
-	Severity Severity `json:"severity"`
-	Offset   int64    `json:"offset"` // in the file, bytes
-	What     string   `json:"what"`
-	kind     kind
-}
-
-// kind is why Repair leaves a finding alone.
+// kind is a Finding's Cause: why Repair leaves it alone.
 type kind uint8
 
 const (
@@ -52,31 +36,13 @@ const (
 	kindFixed
 )
 
-// Report is the outcome of Check.
+// Report is the outcome of Check, or of Repair.
 type Report struct {
-	Info      Info      `json:"info"` // zero if the structures cannot be read
-	Findings  []Finding `json:"findings"`
-	More      int64     `json:"more"`             // findings left out
-	Allocated int64     `json:"allocated"`        // blocks that have room
-	Leaked    int64     `json:"leaked"`           // bytes of the file nothing refers to
-	Mended    []Finding `json:"mended,omitempty"` // what Repair has put right
-	Left      []Finding `json:"left,omitempty"`   // what Repair did not touch, why, and what to do
+	Info Info `json:"info"` // zero if the structures cannot be read
+	block.CheckReport
 
 	tail   int64 // where the room at the file's end that nothing needs begins
 	extend int64 // the size a fixed disk's file lacks, 0 if it is large enough
-}
-
-// maxFindings bounds a report.
-const maxFindings = 1000
-
-// Clean tells whether there is no damage.
-func (r *Report) Clean() bool {
-	for _, f := range r.Findings {
-		if f.Severity == Damage {
-			return false
-		}
-	}
-	return true
 }
 
 func (r *Report) add(s Severity, off int64, format string, args ...any) {
@@ -84,18 +50,7 @@ func (r *Report) add(s Severity, off int64, format string, args ...any) {
 }
 
 func (r *Report) addKind(k kind, s Severity, off int64, format string, args ...any) {
-	if len(r.Findings) >= maxFindings {
-		if s == Note {
-			r.More++
-			return
-		}
-		// Damage is never dropped in favour of notes: one stays for sure.
-		if r.More++; r.Findings[maxFindings-1].Severity == Damage {
-			return
-		}
-		r.Findings = r.Findings[:maxFindings-1]
-	}
-	r.Findings = append(r.Findings, Finding{Severity: s, Offset: off, What: fmt.Sprintf(format, args...), kind: k})
+	r.Add(Finding{Severity: s, Offset: off, What: fmt.Sprintf(format, args...), Cause: uint8(k)})
 }
 
 // Check examines the disk in f without changing it. A log in use is taken as
@@ -136,7 +91,7 @@ func examine(f block.File) (im *image, r Report, err error) {
 
 // has tells whether there is a finding of a kind.
 func (r *Report) has(k kind) bool {
-	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.kind == k })
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return kind(f.Cause) == k })
 }
 
 // addOnce adds damage, unless something has been said about its place already.

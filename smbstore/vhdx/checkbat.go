@@ -8,7 +8,7 @@ import (
 
 const (
 	// maxClashes bounds the places for which both owners are looked up.
-	maxClashes = maxFindings
+	maxClashes = 1000
 	// maxOwners of one place are named.
 	maxOwners = 4
 	// maxLeaks is how many runs of leaked room are findings of their own.

@@ -255,8 +255,8 @@ var advices = map[kind]string{
 // Repair might be thought to have forgotten.
 func (r *Report) advise() {
 	for _, f := range r.Findings {
-		if f.Severity == Damage || f.kind == kindLeak || f.kind == kindFixed {
-			f.What += ": " + advices[f.kind]
+		if k := kind(f.Cause); f.Severity == Damage || k == kindLeak || k == kindFixed {
+			f.What += ": " + advices[k]
 			r.Left = append(r.Left, f)
 		}
 	}
