@@ -39,6 +39,7 @@ func (c *conn) startAsync(r *request, j *job) {
 		defer c.release(j)
 		defer func() {
 			if v := recover(); v != nil {
+				r.leaveOpen()
 				c.abort(c.crashed(v))
 			}
 		}()
@@ -57,6 +58,7 @@ func (c *conn) finishAsync(op *asyncOp, sealed *session) {
 		p.seal(s)
 	}
 	err := r.async(op.ctx)
+	r.leaveOpen()
 	c.mu.Lock()
 	delete(c.async, r.asyncID)
 	c.mu.Unlock()

@@ -118,6 +118,7 @@ func (c *conn) serve() {
 func (c *conn) read() (err error) {
 	defer func() {
 		if v := recover(); v != nil {
+			c.req.leaveOpen()
 			err = c.crashed(v)
 		}
 	}()

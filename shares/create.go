@@ -223,8 +223,10 @@ func (c *creation) newOpen(f fs.File) *open {
 	id := srv.ids.next()
 	o := &open{
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: t, session: c.r.session,
-		access: smb2.AccessMask(c.granted), options: c.req.CreateOptions,
-		file: f, store: srv.store, fileID: f.ID(), dir: f.Dir(),
+		handle: &handle{
+			access: smb2.AccessMask(c.granted), options: c.req.CreateOptions,
+			file: f, store: srv.store, fileID: f.ID(), dir: f.Dir(),
+		},
 	}
 	o.mode.Store(uint32(c.req.CreateOptions) & modeOptions)
 	return o

@@ -103,6 +103,9 @@ func (c *conn) run(r *request, ch *chain) error {
 	if err == nil {
 		err = commandOf(r.hdr.Command).handle(c.ctx, r)
 	}
+	if r.asyncID == 0 {
+		r.leaveOpen()
+	}
 	switch {
 	case r.hdr.Command == smb2.CommandCancel && !isFatal(err):
 		return nil
@@ -298,9 +301,9 @@ func (c *conn) findOpen(r *request, ch *chain, cmd *command) error {
 		return nil
 	}
 	o := r.session.findOpen(id)
-	if o == nil || o.tree != r.tree {
+	if o == nil || o.tree != r.tree || !o.busy.enter() {
 		return smb2.StatusFileClosed
 	}
-	r.open = o
+	r.open, r.inside = o, true
 	return nil
 }

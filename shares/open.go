@@ -14,12 +14,23 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// open is one open of a file, a folder or a pipe (MS-SMB2 3.3.1.10). What is not
-// marked otherwise never changes after CREATE, so that READ and WRITE take no lock.
+// open is one open of a file, a folder or a pipe, as a session has it (MS-SMB2
+// 3.3.1.10). What is not marked otherwise never changes after CREATE, so that READ
+// and WRITE take no lock.
+//
+// A durable open outlives its session: the session that reclaims it has an open of
+// its own with the same handle, and the old open is dead.
 type open struct {
+	*handle
 	id      smb2.FileID // Persistent is its state.OpenID, unique on the server
 	tree    *tree
 	session *session
+	closed  atomic.Bool // no more of the session's
+	busy    gate        // requests that are using the open
+}
+
+// handle is what of an open does not belong to a session.
+type handle struct {
 	access  smb2.AccessMask // granted, generic rights mapped
 	options smb2.CreateOptions
 
@@ -33,7 +44,6 @@ type open struct {
 	dir    bool         // a folder
 	ca     bool         // of a continuously available share: everything is written through
 
-	closed   atomic.Bool
 	position atomic.Int64
 	mode     atomic.Uint32 // FileModeInformation
 	times    pinnedTimes

@@ -28,7 +28,9 @@ func (c *creation) openPipe(ctx context.Context) error {
 	}
 	o := &open{
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: r.tree, session: r.session,
-		access: smb2.AccessMask(access.MapGeneric()&^fscc.MAXIMUM_ALLOWED) & r.tree.access, pipe: p, store: r.conn.srv.store,
+		handle: &handle{
+			access: smb2.AccessMask(access.MapGeneric()&^fscc.MAXIMUM_ALLOWED) & r.tree.access, pipe: p, store: r.conn.srv.store,
+		},
 	}
 	if !r.session.addOpen(o) {
 		return errors.Join(smb2.StatusNetworkNameDeleted, o.close(ctx, smb2.StatusNetworkNameDeleted))

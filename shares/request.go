@@ -34,6 +34,7 @@ type request struct {
 	session *session // nil where the command needs none
 	tree    *tree    // nil where the command needs none
 	open    *open    // found by dispatch from the FileId; CREATE sets it to what it opened
+	inside  bool     // the open's gate has been entered: it stays with its session until leaveOpen
 
 	hdr smb2.Header
 	msg []byte // header and body of this command, without the commands after it
@@ -138,6 +139,14 @@ func (r *request) goAsync(fn func(ctx context.Context) error) error {
 func (r *request) interim() {
 	r.responded, r.status = true, smb2.StatusPending
 	r.reply.add(r, smb2.StatusPending, &errorBody, 0)
+}
+
+// leaveOpen says that the request is done with its open, if it has one.
+func (r *request) leaveOpen() {
+	if r.inside {
+		r.inside = false
+		r.open.busy.leave()
+	}
 }
 
 // reset makes r ready for the next command of c.

@@ -142,6 +142,9 @@ type worker struct {
 func (w *worker) do(j *job) {
 	defer func() {
 		if v := recover(); v != nil {
+			if w.req != nil {
+				w.req.leaveOpen()
+			}
 			w.c.abort(w.c.crashed(v))
 		}
 	}()
@@ -188,6 +191,7 @@ func (w *worker) answer(j *job) error {
 		w.req = nil
 		return nil
 	}
+	w.req.leaveOpen()
 	c.release(j)
 	return err
 }
