@@ -240,13 +240,16 @@ const modeOptions = fscc.FILE_WRITE_THROUGH | fscc.FILE_SEQUENTIAL_ONLY | fscc.F
 // transient are rights the opening needs and the open does not keep. The last of
 // the opens before may have taken the name away until then: fs.ErrNotExist.
 func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask) error {
-	_, err := o.store.Update(ctx, o.fileID, state.AddOpen(state.Open{
-		ID:            o.stateID(),
-		Access:        uint32(o.access),
-		Share:         uint32(c.req.ShareAccess),
-		Link:          c.r.tree.share.link(c.path),
-		DeleteOnClose: c.req.CreateOptions&smb2.FileDeleteOnClose != 0,
-	}, uint32(transient)))
+	_, err := o.store.Update(ctx, o.fileID, state.AddOpen(state.OpenRequest{
+		Open: state.Open{
+			ID:            o.stateID(),
+			Access:        uint32(o.access),
+			Share:         uint32(c.req.ShareAccess),
+			Link:          c.r.tree.share.link(c.path),
+			DeleteOnClose: c.req.CreateOptions&smb2.FileDeleteOnClose != 0,
+		},
+		Transient: uint32(transient), Overwrites: c.overwrites(), Dir: o.dir,
+	}))
 	if err != nil {
 		return err
 	}

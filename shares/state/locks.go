@@ -73,20 +73,21 @@ func AddLockOrWait(want Lock, t Ticket) Change {
 			fx.Granted = []Ticket{t}
 			return next, fx, nil
 		case ErrLockNotGranted:
-			r.Waiters = append(slices.Clip(r.Waiters), Waiter{t, want})
+			r.Waiters = append(slices.Clip(r.Waiters), Waiter{Ticket: t, Lock: want})
 			return r, Effects{}, nil
 		}
 		return r, Effects{}, err
 	}
 }
 
-// CancelWait takes a waiting request back. ErrRangeNotLocked if it waits no more:
-// then the lock was granted, or its open is gone.
+// CancelWait takes a waiting request back, be it for a lock or as Effects.Wait
+// says. ErrRangeNotLocked if it waits no more: then its ticket has its answer.
 func CancelWait(t Ticket) Change {
 	return func(r Record) (Record, Effects, error) {
-		n := len(r.Waiters)
+		n := len(r.Waiters) + len(r.Breaks)
+		r.Breaks = keep(r.Breaks, func(b Ticket) bool { return b != t })
 		r.Waiters = keep(r.Waiters, func(w Waiter) bool { return w.Ticket != t })
-		if len(r.Waiters) == n {
+		if len(r.Waiters)+len(r.Breaks) == n {
 			return r, Effects{}, ErrRangeNotLocked
 		}
 		return r, Effects{}, nil
@@ -130,6 +131,7 @@ func grantWaiters(r Record) (Record, []Ticket) {
 		}
 		locks = append(locks, w.Lock)
 		granted = append(granted, w.Ticket)
+		r.setSequence(w.Lock.Owner, w.Sequence, true)
 		return false
 	})
 	r.Locks = locks

@@ -57,7 +57,8 @@ func (m *Memory) Update(ctx context.Context, id fs.FileID, fn Change) (Effects, 
 	}
 	m.wake(fx.Granted, nil)
 	m.wake(fx.Dropped, ErrRangeNotLocked)
-	return fx, nil
+	m.wake(fx.Retry, nil)
+	return fx, fx.Err
 }
 
 func (m *Memory) commit(id fs.FileID, fn Change) (Effects, error) {
@@ -76,7 +77,7 @@ func (m *Memory) commit(id fs.FileID, fn Change) (Effects, error) {
 	if next.Empty() {
 		delete(s.files, id)
 		if e != nil {
-			e.token.publish(nil)
+			e.token.publish(&next)
 		}
 		return fx, nil
 	}
@@ -85,7 +86,7 @@ func (m *Memory) commit(id fs.FileID, fn Change) (Effects, error) {
 		s.files[id] = e
 	}
 	e.rec = next
-	e.token.publish(next.Locks)
+	e.token.publish(&next)
 	return fx, nil
 }
 
@@ -155,44 +156,4 @@ func (m *Memory) Walk(ctx context.Context, visit func(fs.FileID, Record) bool) e
 		}
 	}
 	return nil
-}
-
-// Token is what READ and WRITE ask about byte-range locks, without waiting for
-// anybody: mostly it says that there are none. It follows the file's record: a
-// lock is in it before the request that took the lock is answered.
-//
-// An access that asked before a lock was granted may still be on its way to the
-// file when the lock's holder is answered. Its request was sent before that
-// answer, so no client can have meant it to come after; a store that several
-// nodes share has to drain such accesses before it grants, as it takes Tokens back.
-type Token struct {
-	locks atomic.Pointer[[]Lock] // nil: none. What it points to never changes.
-}
-
-func (t *Token) publish(locks []Lock) {
-	if len(locks) == 0 {
-		if t.locks.Load() != nil {
-			t.locks.Store(nil)
-		}
-		return
-	}
-	if p := t.locks.Load(); p != nil && len(*p) == len(locks) && &(*p)[0] == &locks[0] {
-		return
-	}
-	t.locks.Store(&locks)
-}
-
-// Conflicts says whether a lock keeps open from reading (or writing) n bytes at
-// off. No bytes conflict with nothing.
-func (t *Token) Conflicts(open OpenID, off, n uint64, write bool) bool {
-	p := t.locks.Load()
-	if p == nil || n == 0 {
-		return false
-	}
-	for i := range *p {
-		if (*p)[i].conflicts(open, off, n, write, false) {
-			return true
-		}
-	}
-	return false
 }

@@ -85,7 +85,7 @@ func (s *model) open(t *rapid.T) {
 	if s.going[o.Link] {
 		want = ErrDeletePending
 	}
-	if _, err := s.do(AddOpen(o, 0)); !errors.Is(err, want) || want == nil && err != nil {
+	if _, err := s.do(addOpen(o, 0)); !errors.Is(err, want) || want == nil && err != nil {
 		t.Fatalf("open %+v: %v, want %v", o, err, want)
 	}
 	if want == nil {

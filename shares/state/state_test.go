@@ -21,6 +21,10 @@ func update(t testing.TB, m Store, fn Change, want error) Effects {
 	return fx
 }
 
+func addOpen(o Open, transient uint32) Change {
+	return AddOpen(OpenRequest{Open: o, Transient: transient})
+}
+
 func record(t interface{ Fatal(...any) }, m Store) Record {
 	var out Record
 	if _, err := m.Update(context.Background(), file, func(r Record) (Record, Effects, error) {
@@ -61,8 +65,8 @@ func TestShareModes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			m := NewMemory()
-			update(t, m, AddOpen(Open{ID: 1, Access: tt.access1, Share: tt.share1}, 0), nil)
-			update(t, m, AddOpen(Open{ID: 2, Access: tt.access2, Share: tt.share2}, tt.transient), tt.want)
+			update(t, m, addOpen(Open{ID: 1, Access: tt.access1, Share: tt.share1}, 0), nil)
+			update(t, m, addOpen(Open{ID: 2, Access: tt.access2, Share: tt.share2}, tt.transient), tt.want)
 			n := 2
 			if tt.want != nil {
 				n = 1
@@ -76,8 +80,8 @@ func TestShareModes(t *testing.T) {
 
 func TestTransientRightsAreNotKept(t *testing.T) {
 	m := NewMemory()
-	update(t, m, AddOpen(Open{ID: 1, Access: ReadData, Share: ShareRead}, WriteData), nil)
-	update(t, m, AddOpen(Open{ID: 2, Access: ReadData, Share: ShareRead}, 0), nil)
+	update(t, m, addOpen(Open{ID: 1, Access: ReadData, Share: ShareRead}, WriteData), nil)
+	update(t, m, addOpen(Open{ID: 2, Access: ReadData, Share: ShareRead}, 0), nil)
 }
 
 func TestDeletePending(t *testing.T) {
@@ -85,21 +89,21 @@ func TestDeletePending(t *testing.T) {
 	all := Open{Access: ReadData | Delete, Share: 7, Link: "A"}
 	o1, o2, other := all, all, all
 	o1.ID, o2.ID, other.ID, other.Link = 1, 2, 3, "B"
-	update(t, m, AddOpen(o1, 0), nil)
-	update(t, m, AddOpen(o2, 0), nil)
-	update(t, m, AddOpen(other, 0), nil)
+	update(t, m, addOpen(o1, 0), nil)
+	update(t, m, addOpen(o2, 0), nil)
+	update(t, m, addOpen(other, 0), nil)
 	update(t, m, SetDeletePending(1, true), nil)
-	update(t, m, AddOpen(Open{ID: 4, Link: "A"}, 0), ErrDeletePending)
-	update(t, m, AddOpen(Open{ID: 5, Link: "B", Share: 7}, 0), nil)
+	update(t, m, addOpen(Open{ID: 4, Link: "A"}, 0), ErrDeletePending)
+	update(t, m, addOpen(Open{ID: 5, Link: "B", Share: 7}, 0), nil)
 	if fx := update(t, m, RemoveOpen(1, false), nil); fx.Delete {
 		t.Error("deleted while another open of the link is there")
 	}
 	if fx := update(t, m, RemoveOpen(2, false), nil); !fx.Delete {
 		t.Error("not deleted with the link's last open")
 	}
-	update(t, m, AddOpen(Open{ID: 6, Link: "A"}, 0), ErrDeletePending) // until the name is gone
+	update(t, m, addOpen(Open{ID: 6, Link: "A"}, 0), ErrDeletePending) // until the name is gone
 	update(t, m, Deleted("A"), nil)
-	update(t, m, AddOpen(Open{ID: 6, Link: "A"}, 0), nil)
+	update(t, m, addOpen(Open{ID: 6, Link: "A"}, 0), nil)
 	update(t, m, SetDeletePending(6, true), nil)
 	update(t, m, SetDeletePending(6, false), nil)
 	if fx := update(t, m, RemoveOpen(6, false), nil); fx.Delete {
@@ -109,12 +113,12 @@ func TestDeletePending(t *testing.T) {
 
 func TestDeleteOnClose(t *testing.T) {
 	m := NewMemory()
-	update(t, m, AddOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
-	update(t, m, AddOpen(Open{ID: 2, Access: ReadData, Share: 7, Link: "A"}, 0), nil)
+	update(t, m, addOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
+	update(t, m, addOpen(Open{ID: 2, Access: ReadData, Share: 7, Link: "A"}, 0), nil)
 	if fx := update(t, m, RemoveOpen(1, false), nil); fx.Delete {
 		t.Error("deleted under an open")
 	}
-	update(t, m, AddOpen(Open{ID: 3, Access: ReadData, Share: 7, Link: "A"}, 0), ErrDeletePending)
+	update(t, m, addOpen(Open{ID: 3, Access: ReadData, Share: 7, Link: "A"}, 0), ErrDeletePending)
 	if fx := update(t, m, RemoveOpen(2, false), nil); !fx.Delete {
 		t.Error("not deleted with the last open")
 	}
@@ -122,11 +126,11 @@ func TestDeleteOnClose(t *testing.T) {
 
 func TestDeleteOnCloseOfFullFolder(t *testing.T) {
 	m := NewMemory()
-	update(t, m, AddOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
+	update(t, m, addOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
 	if fx := update(t, m, RemoveOpen(1, true), nil); fx.Delete {
 		t.Error("deleted all the same")
 	}
-	update(t, m, AddOpen(Open{ID: 2, Access: Delete, Share: 7, Link: "A"}, 0), nil)
+	update(t, m, addOpen(Open{ID: 2, Access: Delete, Share: 7, Link: "A"}, 0), nil)
 	update(t, m, SetDeletePending(2, true), nil)
 	if fx := update(t, m, RemoveOpen(2, true), nil); !fx.Delete {
 		t.Error("a delete that was asked for counts, whatever the folder holds")
@@ -135,7 +139,7 @@ func TestDeleteOnCloseOfFullFolder(t *testing.T) {
 
 func TestRenamedWhileDeleting(t *testing.T) {
 	m := NewMemory()
-	update(t, m, AddOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
+	update(t, m, addOpen(Open{ID: 1, Access: Delete, Share: 7, Link: "A", DeleteOnClose: true}, 0), nil)
 	update(t, m, Replaceable("A"), ErrInUse)
 	update(t, m, Relink("A", "B"), nil)
 	if r := record(t, m); r.Opens[0].Link != "B" {
@@ -186,7 +190,7 @@ func TestLocks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := NewMemory()
 			for id := OpenID(1); id <= 2; id++ {
-				update(t, m, AddOpen(Open{ID: id, Access: ReadData | WriteData, Share: 7}, 0), nil)
+				update(t, m, addOpen(Open{ID: id, Access: ReadData | WriteData, Share: 7}, 0), nil)
 			}
 			for i, s := range tt.steps {
 				if _, err := m.Update(context.Background(), file, s.do); !errors.Is(err, s.want) || s.want == nil && err != nil {
@@ -199,7 +203,7 @@ func TestLocks(t *testing.T) {
 
 func TestLocksAreBounded(t *testing.T) {
 	m := NewMemory()
-	update(t, m, AddOpen(Open{ID: 1, Access: WriteData, Share: 7}, 0), nil)
+	update(t, m, addOpen(Open{ID: 1, Access: WriteData, Share: 7}, 0), nil)
 	many := make([]Lock, MaxLocks)
 	for i := range many {
 		many[i] = lock(1, uint64(i), 1)
@@ -217,7 +221,7 @@ func TestLocksAreBounded(t *testing.T) {
 func TestToken(t *testing.T) {
 	m := NewMemory()
 	for id := OpenID(1); id <= 2; id++ {
-		update(t, m, AddOpen(Open{ID: id, Access: ReadData | WriteData, Share: 7}, 0), nil)
+		update(t, m, addOpen(Open{ID: id, Access: ReadData | WriteData, Share: 7}, 0), nil)
 	}
 	tok := m.Token(file)
 	if tok.Conflicts(1, 0, 100, true) {
@@ -253,7 +257,7 @@ func TestToken(t *testing.T) {
 func TestWaiters(t *testing.T) {
 	m := NewMemory()
 	for id := OpenID(1); id <= 3; id++ {
-		update(t, m, AddOpen(Open{ID: id, Access: ReadData | WriteData, Share: 7}, 0), nil)
+		update(t, m, addOpen(Open{ID: id, Access: ReadData | WriteData, Share: 7}, 0), nil)
 	}
 	update(t, m, locks(lock(1, 0, 10)), nil)
 	t2, c2 := m.NewTicket()
@@ -294,7 +298,7 @@ func TestWaiters(t *testing.T) {
 
 func TestMemoryForgets(t *testing.T) {
 	m := NewMemory()
-	update(t, m, AddOpen(Open{ID: 1}, 0), nil)
+	update(t, m, addOpen(Open{ID: 1}, 0), nil)
 	n := 0
 	count := func(fs.FileID, Record) bool { n++; return true }
 	if err := m.Walk(context.Background(), count); err != nil || n != 1 {
@@ -315,7 +319,7 @@ func TestLockIsExclusive(t *testing.T) {
 	held := 0
 	errs := make(chan error, openers)
 	for id := OpenID(1); id <= openers; id++ {
-		update(t, m, AddOpen(Open{ID: id, Access: WriteData, Share: 7}, 0), nil)
+		update(t, m, addOpen(Open{ID: id, Access: WriteData, Share: 7}, 0), nil)
 	}
 	for id := OpenID(1); id <= openers; id++ {
 		wg.Go(func() {
