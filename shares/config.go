@@ -23,7 +23,7 @@ var (
 	ErrShareExists = errors.New("share exists already")
 	ErrNoShare     = errors.New("no such share")
 	ErrNoFS        = errors.New("share has no file system")
-	ErrNotYet      = errors.New("not supported yet")
+	ErrNoState     = errors.New("the server keeps no state on disk: give it a folder for that")
 	ErrDialects    = errors.New("dialect range is not valid")
 	ErrNoAccounts  = errors.New("no account store")
 )
@@ -45,8 +45,9 @@ type Share struct {
 	ReadOnly bool // no open gets more than read access
 	Encrypt  bool // only encrypted requests (MS-SMB2 3.3.1.6 Share.EncryptData)
 
-	// ContinuouslyAvailable needs persistent handles, which the server does not
-	// have yet: New and SetShares refuse it with ErrNotYet.
+	// ContinuouslyAvailable (MS-SMB2 3.3.1.6 Share.IsCA) lets clients have persistent
+	// handles, and what is acknowledged is on stable storage, data and names alike. It
+	// needs Config.StateDir: ErrNoState without.
 	ContinuouslyAvailable bool
 }
 
@@ -108,10 +109,14 @@ func openFiles() int {
 
 // Config is what a Server is made from.
 type Config struct {
-	Name       string // the server's NetBIOS name; default LUNLESS
-	GUID       smb2.GUID
-	Shares     []Share
-	Accounts   *accounts.Store
+	Name     string // the server's NetBIOS name; default LUNLESS
+	GUID     smb2.GUID
+	Shares   []Share
+	Accounts *accounts.Store
+	// StateDir is the folder in which the server keeps what must outlive it. One
+	// server at a time can serve continuously available shares with it. Empty: all
+	// state ends with the server.
+	StateDir   string
 	MinDialect smb2.Dialect // default 3.0
 	MaxDialect smb2.Dialect // default 3.1.1
 	Signing    Signing      // default SigningRequired
@@ -168,8 +173,6 @@ func (s *Share) check() error {
 		return fmt.Errorf("share %q: %w: 1 to 80 characters, none of \" / \\ [ ] : | < > + = ; , * ?", s.Name, ErrShareName)
 	case strings.EqualFold(s.Name, ipcName):
 		return fmt.Errorf("share %q: %w: the name is the server's own", s.Name, ErrShareName)
-	case s.ContinuouslyAvailable:
-		return fmt.Errorf("share %q: continuous availability needs persistent handles: %w", s.Name, ErrNotYet)
 	case s.FS == nil:
 		return fmt.Errorf("share %q: %w", s.Name, ErrNoFS)
 	}

@@ -225,7 +225,7 @@ func (c *creation) newOpen(f fs.File) *open {
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: t, session: c.r.session,
 		handle: &handle{
 			access: smb2.AccessMask(c.granted), options: c.req.CreateOptions,
-			file: f, store: srv.store, fileID: f.ID(), dir: f.Dir(),
+			file: f, store: srv.store, fileID: f.ID(), dir: f.Dir(), ca: t.share.ContinuouslyAvailable,
 		},
 	}
 	o.mode.Store(uint32(c.req.CreateOptions) & modeOptions)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,10 @@ type Server struct {
 	wg        sync.WaitGroup // listeners and connections
 	watchOnce sync.Once
 
-	mu        sync.Mutex // outermost
+	stateMu sync.Mutex  // outside of all others; guards durable
+	durable *state.Bolt // what of store outlives the server; nil until a share needs that
+
+	mu        sync.Mutex // outermost but for stateMu
 	shares    map[string]*share
 	sessions  map[uint64]*session // GlobalSessionTable
 	conns     map[*conn]struct{}
@@ -46,12 +50,9 @@ type Server struct {
 
 // New makes a server that serves nothing yet. The configuration's mistakes are
 // its errors: ErrNoAccounts, ErrDialects, and those of AddShare.
-func New(cfg Config) (*Server, error) {
+func New(cfg Config) (_ *Server, err error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, fmt.Errorf("shares: %w", err)
-	}
-	if cfg.GUID.IsZero() {
-		rand.Read(cfg.GUID[:])
 	}
 	srv := &Server{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(), store: state.NewMemory(),
@@ -59,6 +60,11 @@ func New(cfg Config) (*Server, error) {
 		shares: map[string]*share{}, sessions: map[uint64]*session{},
 		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 	}
+	defer func() {
+		if err != nil {
+			srv.closeState()
+		}
+	}()
 	if err := srv.metrics.register(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("shares: metrics: %w", err)
 	}
@@ -72,7 +78,20 @@ func New(cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("shares: %w", err)
 		}
 	}
+	srv.setGUID()
 	return srv, nil
+}
+
+// setGUID gives a server its GUID unless it has been given one. One whose state
+// outlives it keeps it: clients know the server again by that (MS-SMB2 3.2.5.2).
+func (srv *Server) setGUID() {
+	switch {
+	case !srv.cfg.GUID.IsZero():
+	case srv.durable != nil:
+		srv.cfg.GUID = srv.durable.GUID()
+	default:
+		rand.Read(srv.cfg.GUID[:])
+	}
 }
 
 // Shutdown stops the server in order: no new connections, no new requests, those
@@ -95,7 +114,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	go func() { srv.wg.Wait(); close(done) }()
 	select {
 	case <-done:
-		return nil
+		return srv.closeState()
 	case <-ctx.Done():
 	}
 	srv.mu.Lock()
@@ -104,7 +123,41 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	}
 	srv.mu.Unlock()
 	<-done
-	return ctx.Err()
+	return errors.Join(ctx.Err(), srv.closeState())
+}
+
+// keepState sees to it, before a share that needs it is served, that state outlives
+// the server: ErrNoState without a folder to keep it in. A server opens the folder's
+// file when it has need of it and no sooner, since no other server may have it then.
+func (srv *Server) keepState(s *Share) error {
+	if !s.ContinuouslyAvailable {
+		return nil
+	}
+	srv.stateMu.Lock()
+	defer srv.stateMu.Unlock()
+	switch {
+	case srv.durable != nil:
+		return nil
+	case srv.cfg.StateDir == "":
+		return fmt.Errorf("share %q: continuous availability: %w", s.Name, ErrNoState)
+	}
+	file := filepath.Join(srv.cfg.StateDir, state.FileName)
+	b, err := state.OpenBolt(file, state.BoltOptions{Memory: srv.store.(*state.Memory), Logger: srv.log})
+	if err != nil {
+		return fmt.Errorf("share %q: continuous availability: %w", s.Name, err)
+	}
+	srv.durable = b
+	return nil
+}
+
+// closeState lets go of what state is kept in. It may be called again.
+func (srv *Server) closeState() error {
+	srv.stateMu.Lock()
+	defer srv.stateMu.Unlock()
+	if srv.durable == nil {
+		return nil
+	}
+	return srv.durable.Close()
 }
 
 // addSession enters a session into the GlobalSessionTable under a new id.

@@ -103,9 +103,12 @@ func (srv *Server) Shares() []Share {
 	return list
 }
 
-// AddShare starts to serve a share: ErrShareExists, ErrShareName, ErrNotYet, ErrNoFS.
+// AddShare starts to serve a share: ErrShareExists, ErrShareName, ErrNoState, ErrNoFS.
 func (srv *Server) AddShare(s Share) error {
 	if err := s.check(); err != nil {
+		return err
+	}
+	if err := srv.keepState(&s); err != nil {
 		return err
 	}
 	srv.mu.Lock()
@@ -143,6 +146,9 @@ func (srv *Server) SetShares(ctx context.Context, list []Share) error {
 	next := make(map[string]*share, len(list))
 	for _, s := range list {
 		if err := s.check(); err != nil {
+			return err
+		}
+		if err := srv.keepState(&s); err != nil {
 			return err
 		}
 		if next[shareKey(s.Name)] != nil {

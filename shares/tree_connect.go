@@ -74,12 +74,15 @@ func (s *session) addTree(t *tree) error {
 }
 
 // response describes the share. The server caches nothing on behalf of clients,
-// is no cluster, and has no capabilities of a share yet.
+// and is no cluster. Continuous availability is for SMB 3 (MS-SMB2 3.3.5.7).
 func (t *tree) response() *smb2.TreeConnectResponse {
 	m := &smb2.TreeConnectResponse{ShareType: smb2.ShareTypeDisk, MaximalAccess: t.access}
 	if t.ipc {
 		m.ShareType = smb2.ShareTypePipe
 		m.ShareFlags |= smb2.ShareFlagNoCaching
+	}
+	if t.share.ContinuouslyAvailable && t.session.conn.neg.dialect >= smb2.Dialect300 {
+		m.Capabilities |= smb2.ShareCapContinuousAvailability
 	}
 	if t.encrypt {
 		m.ShareFlags |= smb2.ShareFlagEncryptData

@@ -44,7 +44,11 @@ func shareProperties(c *cobra.Command) func(*admin.Share) {
 	comment := c.Flags().String("comment", "", "what clients see beside the name")
 	encrypt := c.Flags().Bool("encrypt", false, "refuse clients that do not encrypt")
 	readOnly := c.Flags().Bool("read-only", false, "nobody may change anything")
+	ca := c.Flags().Bool("ca", false, "continuously available: clients may keep their files over a restart, and what is acknowledged is on the disk")
 	return func(s *admin.Share) {
+		if c.Flags().Changed("ca") {
+			s.ContinuouslyAvailable = *ca
+		}
 		if c.Flags().Changed("comment") {
 			s.Comment = *comment
 		}
@@ -80,8 +84,8 @@ promised when they connected; new ones get what is set here.`,
 		Example: "  lunless share set vms --read-only=false"}
 	apply := shareProperties(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if f := c.Flags(); !f.Changed("comment") && !f.Changed("encrypt") && !f.Changed("read-only") {
-			return usageError{errors.New("nothing to set: give --comment, --encrypt or --read-only")}
+		if f := c.Flags(); !f.Changed("comment") && !f.Changed("encrypt") && !f.Changed("read-only") && !f.Changed("ca") {
+			return usageError{errors.New("nothing to set: give --ca, --comment, --encrypt or --read-only")}
 		}
 		catalogue, err := admin.OpenCatalogue(*data)
 		if err != nil {
@@ -116,8 +120,8 @@ func shareShow(data *string) *cobra.Command {
 				return err
 			}
 			return show(c, s, func(w io.Writer) {
-				fmt.Fprintf(w, "name       %s\npath       %s\ncomment    %s\nread-only  %s\nencrypted  %s\n",
-					s.Name, s.Path, s.Comment, yes(s.ReadOnly), yes(s.Encrypt))
+				fmt.Fprintf(w, "name       %s\npath       %s\ncomment    %s\nread-only  %s\nencrypted  %s\nca         %s\n",
+					s.Name, s.Path, s.Comment, yes(s.ReadOnly), yes(s.Encrypt), yes(s.ContinuouslyAvailable))
 			})
 		}}
 }

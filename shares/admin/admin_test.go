@@ -20,13 +20,14 @@ func TestParseShare(t *testing.T) {
 		"vms=/srv/vms":            {Name: "vms", Path: "/srv/vms"},
 		"v m=/srv/a=b,encrypt,ro": {Name: "v m", Path: "/srv/a=b", Encrypt: true, ReadOnly: true},
 		"x$=/x":                   {Name: "x$", Path: "/x"},
+		"vms=/x,ca":               {Name: "vms", Path: "/x", ContinuouslyAvailable: true},
 	} {
 		got, err := ParseShare(in)
 		if d := cmp.Diff(want, got); err != nil || d != "" {
 			t.Errorf("%s: %v %s", in, err, d)
 		}
 	}
-	for _, in := range []string{"", "vms", "=/x", "vms=", "a/b=/x", "ipc$=/x", "vms=/x,encrpt", "vms=/x,ca", strings.Repeat("n", 81) + "=/x", "a\tb=/x"} {
+	for _, in := range []string{"", "vms", "=/x", "vms=", "a/b=/x", "ipc$=/x", "vms=/x,encrpt", strings.Repeat("n", 81) + "=/x", "a\tb=/x"} {
 		if _, err := ParseShare(in); !errors.Is(err, ErrBadShare) {
 			t.Errorf("%q: %v, want ErrBadShare", in, err)
 		}
@@ -60,7 +61,6 @@ encrypt = true
 		"server_name = \"more-than-15-bytes\"": "NetBIOS",
 		"[log]\nlevel=\"loud\"":                "no log level",
 		"[log]\nformat=\"xml\"":                "no log format",
-		"[[share]]\nname=\"a\"\npath=\"/a\"\ncontinuously_available=true": "not supported yet",
 	} {
 		if _, err := ParseConfig("f", []byte(bad)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q in it", bad, err, want)
@@ -182,8 +182,14 @@ func TestSharesApartFromData(t *testing.T) {
 		if errors.Is(err, ErrBadShare) != refused || !refused && err != nil {
 			t.Errorf("create a share of %s: %v", path, err)
 		}
-		if _, err := NewNode(Config{Data: data, Shares: []Share{{Name: "x", Path: path}}}, slog.New(slog.DiscardHandler)); errors.Is(err, ErrBadShare) != refused {
+		n, err := NewNode(Config{Data: data, Shares: []Share{{Name: "x", Path: path}}}, slog.New(slog.DiscardHandler))
+		if errors.Is(err, ErrBadShare) != refused || !refused && err != nil {
 			t.Errorf("serve %s: %v", path, err)
+		}
+		if err == nil {
+			if err := n.server.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

@@ -141,11 +141,11 @@ func checkAddress(s string) error {
 	return nil
 }
 
-// ParseShare reads NAME=PATH[,encrypt][,ro]; ca is known, and refused by Check.
+// ParseShare reads NAME=PATH[,ca][,encrypt][,ro].
 func ParseShare(s string) (Share, error) {
 	name, rest, ok := strings.Cut(s, "=")
 	if !ok {
-		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,encrypt][,ro]", ErrBadShare, s)
+		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,ca][,encrypt][,ro]", ErrBadShare, s)
 	}
 	share := Share{Name: name}
 	words := strings.Split(rest, ",")
@@ -159,7 +159,7 @@ func ParseShare(s string) (Share, error) {
 		case "ro":
 			share.ReadOnly = true
 		default:
-			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are encrypt and ro", ErrBadShare, s, w)
+			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are ca, encrypt and ro", ErrBadShare, s, w)
 		}
 	}
 	return share, share.Check()
@@ -179,8 +179,6 @@ func (s Share) Check() error {
 		return fmt.Errorf("%w: the name IPC$ is the server's own", ErrBadShare)
 	case s.Path == "":
 		return fmt.Errorf("%w: %s: it has no path", ErrBadShare, s.Name)
-	case s.ContinuouslyAvailable:
-		return fmt.Errorf("%w: %s: continuous availability is not supported yet: leave `ca` out", ErrBadShare, s.Name)
 	}
 	return nil
 }

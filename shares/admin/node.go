@@ -69,7 +69,7 @@ func NewNode(cfg Config, log *slog.Logger) (*Node, error) {
 		return nil, err
 	}
 	n.server, err = shares.New(shares.Config{
-		Name: strings.ToUpper(cfg.ServerName), Shares: list, Accounts: store, MinDialect: minDialect,
+		Name: strings.ToUpper(cfg.ServerName), Shares: list, Accounts: store, StateDir: cfg.Data, MinDialect: minDialect,
 		Signing: shares.Signing(cfg.Signing), Encrypt: cfg.Encrypt, Logger: log, Registerer: n.registry,
 		Limits: shares.Limits{Connections: cfg.Limits.Connections, Credits: cfg.Limits.Credits},
 	})

@@ -12,11 +12,14 @@ import (
 const shards = 64
 
 // Memory is the Store of one node that forgets with its process. Files are
-// spread over shards; a Change runs under its shard's lock, and no two locks are
-// held at once.
+// spread over shards. A Change runs under its file's own lock, so that a commit
+// to disk, of those that need one, holds up this file and no other.
 type Memory struct {
 	seed   maphash.Seed
 	shards [shards]shard
+	// persist, if there is one, puts what is to outlive the process of a record that
+	// changes on stable storage. It runs under the file's lock; its error fails the Update.
+	persist atomic.Pointer[func(id fs.FileID, old, next *Record) error]
 
 	ticket  atomic.Uint64
 	waitsMu sync.Mutex // guards waits; taken with no other lock held
@@ -24,11 +27,13 @@ type Memory struct {
 }
 
 type shard struct {
-	mu    sync.Mutex // guards files and the records in it
+	mu    sync.Mutex // after an entry's mu; guards files, and users and rec of its entries
 	files map[fs.FileID]*entry
 }
 
 type entry struct {
+	mu    sync.Mutex // held while a Change runs and is committed; rec changes only under both
+	users int        // Updates that have it in hand
 	rec   Record
 	token Token
 }
@@ -63,31 +68,47 @@ func (m *Memory) Update(ctx context.Context, id fs.FileID, fn Change) (Effects, 
 
 func (m *Memory) commit(id fs.FileID, fn Change) (Effects, error) {
 	s := m.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.files[id]
-	var old Record
-	if e != nil {
-		old = e.rec
-	}
-	next, fx, err := fn(old)
+	e := s.take(id)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := e.rec
+	defer func() { s.give(id, e, next) }()
+	changed, fx, err := fn(e.rec)
 	if err != nil {
 		return Effects{}, err
 	}
-	if next.Empty() {
-		delete(s.files, id)
-		if e != nil {
-			e.token.publish(&next)
+	if persist := m.persist.Load(); persist != nil {
+		if err := (*persist)(id, &e.rec, &changed); err != nil {
+			return Effects{}, err
 		}
-		return fx, nil
 	}
+	next = changed
+	return fx, nil
+}
+
+// take finds or makes a file's entry, which stays until it is given back.
+func (s *shard) take(id fs.FileID) *entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.files[id]
 	if e == nil {
 		e = new(entry)
 		s.files[id] = e
 	}
+	e.users++
+	return e
+}
+
+// give gives an entry back, whose lock the caller holds, with its new record.
+func (s *shard) give(id fs.FileID, e *entry, next Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.users--
 	e.rec = next
 	e.token.publish(&next)
-	return fx, nil
+	if e.users == 0 && next.Empty() {
+		delete(s.files, id)
+	}
 }
 
 // Token implements Store. For a file without a record it is one that never conflicts.
