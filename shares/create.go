@@ -67,6 +67,10 @@ const (
 	// accessReserved are bits no file has a right for (MS-FSA 2.1.5.1).
 	accessReserved = 0x0CE0FE00
 
+	// accessAlone are rights that ask for nothing by themselves: one is ignored
+	// (MS-SMB2 2.2.13.1.1), the other is no right of a share (3.3.5.9).
+	accessAlone = smb2.Synchronize | smb2.AccessSystemSecurity
+
 	// optionsDirectory may stand beside FILE_DIRECTORY_FILE (MS-FSA 2.1.5.1).
 	optionsDirectory = smb2.FileDirectoryFile | smb2.FileWriteThrough | smb2.FileOpenRemoteInstance |
 		smb2.FileOpenForBackupIntent | smb2.FileDeleteOnClose | smb2.FileNoCompression |
@@ -89,7 +93,7 @@ func (c *creation) validate() error {
 		return smb2.StatusInvalidParameter
 	case opts&optionsRefused != 0:
 		return smb2.StatusNotSupported
-	case q.DesiredAccess == 0, q.DesiredAccess&accessReserved != 0:
+	case q.DesiredAccess&^accessAlone == 0, q.DesiredAccess&accessReserved != 0:
 		return smb2.StatusAccessDenied
 	case q.DesiredAccess&smb2.AccessSystemSecurity != 0 && c.r.session.token.Privileges&fscc.SeSecurityPrivilege == 0:
 		return smb2.StatusPrivilegeNotHeld

@@ -163,6 +163,7 @@ func TestCreateRefused(t *testing.T) {
 		want smb2.Status
 	}{
 		{"no access", q{Name: "file", CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
+		{"SYNCHRONIZE alone", q{Name: "file", DesiredAccess: smb2.Synchronize, CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
 		{"reserved rights", q{Name: "file", DesiredAccess: 0x00200001, CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
 		{"disposition", q{Name: "file", DesiredAccess: 1, CreateDisposition: 6}, smb2.StatusInvalidParameter},
 		{"share access", q{Name: "file", DesiredAccess: 1, ShareAccess: 8, CreateDisposition: 1}, smb2.StatusInvalidParameter},
@@ -194,7 +195,7 @@ func TestCreateRefused(t *testing.T) {
 		{"overwrite hidden as visible", q{Name: "hidden", DesiredAccess: smb2.FileReadData, CreateDisposition: 5}, smb2.StatusAccessDenied},
 		{"temporary folder", q{Name: "new", DesiredAccess: 1, CreateDisposition: 2, CreateOptions: 1, FileAttributes: fscc.FILE_ATTRIBUTE_TEMPORARY}, smb2.StatusInvalidParameter},
 		{"the root overwritten", q{Name: "", DesiredAccess: 1, CreateDisposition: 5}, smb2.StatusAccessDenied},
-		{"system security", q{Name: "file", DesiredAccess: smb2.AccessSystemSecurity, CreateDisposition: 1}, smb2.StatusPrivilegeNotHeld},
+		{"system security", q{Name: "file", DesiredAccess: smb2.AccessSystemSecurity | smb2.ReadControl, CreateDisposition: 1}, smb2.StatusPrivilegeNotHeld},
 		{"earlier version", q{Name: "file", DesiredAccess: 1, CreateDisposition: 1, Contexts: []smb2.CreateContext{(&smb2.Timewarp{Timestamp: 1 << 60}).Context()}}, smb2.StatusObjectNameNotFound},
 		{"durable reconnect", q{Name: "file", DesiredAccess: 1, CreateDisposition: 1, Contexts: []smb2.CreateContext{{Name: smb2.CreateContextDurableReconnect, Data: make([]byte, 16)}}}, smb2.StatusObjectNameNotFound},
 		{"extended attributes", q{Name: "new", DesiredAccess: 1, CreateDisposition: 2, Contexts: []smb2.CreateContext{smb2.EABufferContext([]byte{1})}}, statusEAsNotSupported},

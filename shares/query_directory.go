@@ -18,6 +18,7 @@ import (
 type listing struct {
 	mu      sync.Mutex    // guards all; held for the whole of a QUERY_DIRECTORY
 	pattern *fscc.Pattern // nil: never listed
+	literal bool          // the pattern is one name
 	dots    int           // of "." and "..", how many have been listed
 	reader  fs.DirReader
 	next    *fs.DirEntry // read, and did not fit into the response before
@@ -121,7 +122,7 @@ func (l *listing) begin(req *smb2.QueryDirectoryRequest) (first bool, err error)
 		if err != nil {
 			return false, fmt.Errorf("%w: %w", smb2.StatusObjectNameInvalid, err)
 		}
-		l.pattern = p
+		l.pattern, l.literal = p, !fscc.HasWildcards(name)
 	}
 	l.rewind()
 	return true, nil
@@ -165,7 +166,7 @@ func (l *listing) advance(ctx context.Context, o *open) (err error) {
 			return err
 		}
 	}
-	match := l.pattern.Match
+	match := l.matches
 	if l.pattern.MatchesAll() {
 		match = nil
 	}
@@ -179,6 +180,21 @@ func (l *listing) advance(ctx context.Context, o *open) (err error) {
 	}
 	l.next = &e
 	return nil
+}
+
+// matches says whether a name is asked for: by itself, or (MS-FSA 2.1.5.6.3) by
+// its short name, if it is spelled out. Wildcards match names as they are shown
+// alone: the short name of disk.vhdx ends in .VHD, and whoever removes *.vhd does
+// not mean it.
+func (l *listing) matches(name string) bool {
+	if l.pattern.Match(name) {
+		return true
+	}
+	if !l.literal {
+		return false
+	}
+	short := shortNameOf(name)
+	return short != "" && l.pattern.Match(short)
 }
 
 // dotEntry is the entry of the folder itself, or of the one above it, which for

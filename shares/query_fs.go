@@ -49,13 +49,17 @@ func (r *request) queryFilesystem(ctx context.Context, class fscc.FsInfoClass) (
 			SectorsPerUnit:       v.SectorsPerUnit, BytesPerSector: v.BytesPerSec,
 		})
 	case fscc.FileFsAttributeInformation:
-		return answer{r.fsAttributes(&v), fscc.FsAttributeInfoFixedSize}, nil
+		return answer{r.fsAttributes(&v), fsAttributeLeast}, nil
 	}
 	return whole(sectorSizes(&v))
 }
 
-// volumeInfoLeast is the least buffer for FileFsVolumeInformation (MS-FSA 2.1.5.13.1).
-const volumeInfoLeast = 24
+// The least buffers for FileFsVolumeInformation (MS-FSA 2.1.5.13.1) and
+// FileFsAttributeInformation, with Windows' padding of the structure.
+const (
+	volumeInfoLeast  = 24
+	fsAttributeLeast = 16
+)
 
 func (r *request) deviceCharacteristics() uint32 {
 	c := uint32(fscc.FILE_DEVICE_IS_MOUNTED)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"lunless/shares/fs"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
@@ -64,10 +65,11 @@ func TestQueryDirectory(t *testing.T) {
 	tests := []struct {
 		pattern string
 		n       int
-	}{{"", 1002}, {"*.*", 1002}, {"file 00*", 100}, {"FILE ???7.VHDX", 100}, {"file 0042.vhdx", 1}, {"file <00\"vhdx", 10}, {".", 1}}
+	}{{"", 1002}, {"*.*", 1002}, {"file 00*", 100}, {"FILE ???7.VHDX", 100}, {"file 0042.vhdx", 1}, {"file <00\"vhdx", 10}, {".", 1},
+		{fs.ShortName("File 0042.vhdx"), 1}, {"*.vhd", 0}} // spelled out, short names match too (MS-FSA 2.1.5.6.3)
 	for _, tt := range tests {
 		names, st := c.list(open(), smb2.QueryDirectoryRequest{FileInformationClass: 12, FileName: tt.pattern, OutputBufferLength: 64 << 10})
-		if len(names) != tt.n || st != smb2.StatusNoMoreFiles {
+		if len(names) != tt.n || tt.n > 0 && st != smb2.StatusNoMoreFiles {
 			t.Errorf("pattern %q: %d names, %v; want %d", tt.pattern, len(names), st, tt.n)
 		}
 	}
@@ -142,7 +144,7 @@ func TestQueryInfoBuffers(t *testing.T) {
 		{smb2.InfoFilesystem, uint8(fscc.FileFsVolumeInformation), 24, 0},
 		{smb2.InfoFilesystem, uint8(fscc.FileFsSizeInformation), 24, 24},
 		{smb2.InfoFilesystem, uint8(fscc.FileFsDeviceInformation), 8, 8},
-		{smb2.InfoFilesystem, uint8(fscc.FileFsAttributeInformation), 12, 20},
+		{smb2.InfoFilesystem, uint8(fscc.FileFsAttributeInformation), 16, 20},
 		{smb2.InfoFilesystem, uint8(fscc.FileFsFullSizeInformation), 32, 32},
 		{smb2.InfoFilesystem, uint8(fscc.FileFsSectorSizeInformation), 28, 28},
 		{smb2.InfoFilesystem, uint8(fscc.FileFsObjectIdInformation), 64, 64},

@@ -183,7 +183,7 @@ func TestReadOnlyShare(t *testing.T) {
 	if st := c.write(id, 0, "x"); st != smb2.StatusAccessDenied {
 		t.Errorf("write: %v", st)
 	}
-	id = c.open("file", smb2.AccessSystemSecurity, 0)
+	id = c.open("file", smb2.AccessSystemSecurity|smb2.ReadControl, 0)
 	if st := c.setSecurity(id, fscc.SACL_SECURITY_INFORMATION, marshal(t, &fscc.SecurityDescriptor{
 		Control: fscc.SE_SACL_PRESENT, SACL: &fscc.ACL{}})); st != smb2.StatusAccessDenied {
 		t.Errorf("set the list of what is audited: %v", st)

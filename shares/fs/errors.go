@@ -83,7 +83,7 @@ func sentinel(errno unix.Errno) error {
 		return ErrEscapes
 	case unix.EILSEQ:
 		return ErrBadName
-	case unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.E2BIG, unix.ERANGE, unix.EMLINK:
+	case unix.ENOSPC, unix.EDQUOT, unix.E2BIG, unix.ERANGE, unix.EMLINK:
 		return ErrNoSpace
 	case unix.EROFS:
 		return ErrReadOnlyFS
@@ -93,7 +93,7 @@ func sentinel(errno unix.Errno) error {
 		return ErrPermission
 	case unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV, unix.ENOTTY:
 		return ErrNotSupported
-	case unix.EINVAL, unix.EOVERFLOW:
+	case unix.EINVAL, unix.EOVERFLOW, unix.EFBIG: // a size beyond what the file system takes (MS-FSA 2.1.5.4)
 		return ErrInvalid
 	}
 	return nil

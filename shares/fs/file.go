@@ -147,8 +147,8 @@ func (f *posixFile) Stat(ctx context.Context) (Info, error) {
 		return Info{}, f.fail(op, err)
 	}
 	info := infoOf(f.id, &st, attr)
-	if !f.dir {
-		info.AllocationSize = max(info.AllocationSize, f.node.wish.Load())
+	if wish := f.node.wish.Load(); wish > 0 && !f.dir {
+		info.AllocationSize = max(dataAllocation(&st, wish), wish)
 	}
 	return info, nil
 }
@@ -178,7 +178,7 @@ func infoOf(id FileID, st *unix.Statx_t, attr storedAttr) Info {
 	info := Info{
 		ID:             id,
 		Size:           int64(st.Size),
-		AllocationSize: int64(st.Blocks) * 512,
+		AllocationSize: dataAllocation(st, int64(st.Size)),
 		Links:          st.Nlink,
 		Attributes:     attr.attributes,
 		Created:        createdTime(st),
@@ -189,6 +189,9 @@ func infoOf(id FileID, st *unix.Statx_t, attr storedAttr) Info {
 	if attr.created != 0 {
 		info.Created = attr.created.Time()
 	}
+	if attr.changed != 0 && info.Changed.UnixNano() <= attr.until {
+		info.Changed = attr.changed.Time()
+	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		info.Dir = true
 		info.Size, info.AllocationSize = 0, 0
@@ -196,6 +199,16 @@ func infoOf(id FileID, st *unix.Statx_t, attr storedAttr) Info {
 		info.Attributes |= fscc.FILE_ATTRIBUTE_DIRECTORY
 	}
 	return info
+}
+
+// dataAllocation is what a file of size bytes takes on disk without the block in
+// which the kernel may keep its extended attributes, which counts in st.Blocks.
+func dataAllocation(st *unix.Statx_t, size int64) int64 {
+	taken, block := int64(st.Blocks)*512, max(int64(st.Blksize), 512)
+	if need := (size + block - 1) / block * block; taken == need+block {
+		return need
+	}
+	return taken
 }
 
 func timeOf(t unix.StatxTimestamp) time.Time { return time.Unix(t.Sec, int64(t.Nsec)).UTC() }
@@ -215,8 +228,7 @@ func createdTime(st *unix.Statx_t) time.Time {
 
 func filetime(t time.Time) fscc.Filetime { return fscc.FiletimeOf(t) }
 
-// SetTimes sets what POSIX lets set and keeps the creation time beside the file.
-// Changed is ignored: it is the kernel's, and this very call moves it.
+// SetTimes sets what POSIX lets set and keeps the other times beside the file.
 func (f *posixFile) SetTimes(ctx context.Context, c TimeChange) error {
 	const op = "set times"
 	if err := f.enter(ctx, op); err != nil {
@@ -237,9 +249,37 @@ func (f *posixFile) SetTimes(ctx context.Context, c TimeChange) error {
 		}
 	}
 	if c.Created != nil {
-		return f.fail(op, f.changeAttr(func(a *storedAttr) { a.created = filetime(*c.Created) }))
+		if err := f.changeAttr(func(a *storedAttr) { a.created = filetime(*c.Created) }); err != nil {
+			return f.fail(op, err)
+		}
+	}
+	if c.Changed != nil {
+		return f.fail(op, f.setChanged(*c.Changed))
 	}
 	return nil
+}
+
+// ctimeTick is no less than the granularity of the kernel's change times. What
+// changes a file within a tick of a change time that was set does not show.
+const ctimeTick = 10 * time.Millisecond
+
+// setChanged keeps t as the change time. Keeping it moves the kernel's, which is
+// not known before, but how far at most, unless the caller is held up between.
+func (f *posixFile) setChanged(t time.Time) error {
+	for range maxRaces {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+			return err
+		}
+		until := now.Nano() + int64(ctimeTick)
+		if err := f.changeAttr(func(a *storedAttr) { a.changed, a.until = filetime(t), until }); err != nil {
+			return err
+		}
+		if st, err := statFD(f.fd.fd); err != nil || timeOf(st.Ctime).UnixNano() <= until {
+			return err
+		}
+	}
+	return errRaces
 }
 
 // SetAttributes keeps the attributes that can be set and leaves the others out.
@@ -250,7 +290,7 @@ func (f *posixFile) SetAttributes(ctx context.Context, a Attributes) error {
 	}
 	defer f.leave()
 	defer f.node.meta.add()
-	return f.fail(op, f.changeAttr(func(s *storedAttr) { s.attributes = a & settable }))
+	return f.fail(op, f.changeAttr(func(s *storedAttr) { s.attributes, s.changed = a&settable, 0 }))
 }
 
 func (f *posixFile) changeAttr(change func(*storedAttr)) error {

@@ -66,8 +66,7 @@ type Info struct {
 	EASize         uint32
 }
 
-// TimeChange says what SetTimes does with each time. A store whose file system
-// keeps the time of change to itself (POSIX) ignores Changed.
+// TimeChange says what SetTimes does with each time.
 type TimeChange struct {
 	Created, Accessed, Written, Changed *time.Time // nil: leave
 }

@@ -216,6 +216,7 @@ func TestDirentsMalformed(t *testing.T) {
 func FuzzStoredAttr(f *testing.F) {
 	f.Add(storedAttr{}.encode())
 	f.Add(storedAttr{attributes: settable, created: fscc.FiletimeOf(time.Unix(1, 100))}.encode())
+	f.Add(storedAttr{created: 5, changed: 7, until: 9}.encode())
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, ok := decodeStoredAttr(b)

@@ -16,21 +16,30 @@ const (
 	xattrSD   = "user.lunless.sd"   // self-relative security descriptor, MS-DTYP 2.4.6
 )
 
-// storedAttr is the value of user.lunless.attr, 16 bytes, little-endian:
+// storedAttr is the value of user.lunless.attr, little-endian, 16 bytes, or 32
+// where a change time was set:
 //
-//	0  version, 1; three zero bytes
-//	4  attributes (MS-FSCC 2.6)
-//	8  creation time (MS-FSCC 2.1.1), 0 if none is stored
+//	0   version, 1; three zero bytes
+//	4   attributes (MS-FSCC 2.6)
+//	8   creation time (MS-FSCC 2.1.1), 0 if none is stored
+//	16  change time that was set
+//	24  the last of the kernel's change times, in ns, for which that one stands
+//
+// The kernel lets nobody set its change time. One that a client sets is kept here
+// for as long as nothing else has moved the kernel's.
 //
 // A value that is not this is taken for none: hidden and read-only marks are
 // no reason to keep a disk from being opened.
 type storedAttr struct {
 	attributes Attributes
 	created    fscc.Filetime
+	changed    fscc.Filetime // 0: the kernel's counts
+	until      int64
 }
 
 const (
 	storedAttrSize    = 16
+	storedAttrLong    = 32
 	storedAttrVersion = 1
 )
 
@@ -40,22 +49,30 @@ const settable = Attributes(fscc.FILE_ATTRIBUTE_READONLY | fscc.FILE_ATTRIBUTE_H
 	fscc.FILE_ATTRIBUTE_OFFLINE | fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED)
 
 func (a storedAttr) encode() []byte {
-	b := make([]byte, storedAttrSize)
+	b := make([]byte, storedAttrSize, storedAttrLong)
 	b[0] = storedAttrVersion
 	binary.LittleEndian.PutUint32(b[4:], uint32(a.attributes))
 	binary.LittleEndian.PutUint64(b[8:], uint64(a.created))
+	if a.changed != 0 {
+		b = binary.LittleEndian.AppendUint64(b, uint64(a.changed))
+		b = binary.LittleEndian.AppendUint64(b, uint64(a.until))
+	}
 	return b
 }
 
 func decodeStoredAttr(b []byte) (storedAttr, bool) {
-	if len(b) != storedAttrSize || binary.LittleEndian.Uint32(b) != storedAttrVersion {
+	if len(b) != storedAttrSize && len(b) != storedAttrLong || binary.LittleEndian.Uint32(b) != storedAttrVersion {
 		return storedAttr{}, false
 	}
 	a := storedAttr{
 		attributes: Attributes(binary.LittleEndian.Uint32(b[4:])),
 		created:    fscc.Filetime(binary.LittleEndian.Uint64(b[8:])),
 	}
-	if a.attributes&^settable != 0 || a.created < 0 {
+	if len(b) == storedAttrLong {
+		a.changed = fscc.Filetime(binary.LittleEndian.Uint64(b[16:]))
+		a.until = int64(binary.LittleEndian.Uint64(b[24:]))
+	}
+	if a.attributes&^settable != 0 || a.created < 0 || a.changed < 0 || len(b) == storedAttrLong && a.changed == 0 {
 		return storedAttr{}, false
 	}
 	return a, true
@@ -68,7 +85,7 @@ func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 // readStoredAttr reads user.lunless.attr of the object at path, no symbolic
 // link at its end followed unless follow is set. Zero if there is none.
 func readStoredAttr(path string, follow bool) (storedAttr, error) {
-	var b [storedAttrSize + 1]byte
+	var b [storedAttrLong + 1]byte
 	get := unix.Lgetxattr
 	if follow {
 		get = unix.Getxattr
