@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-storage soak-pdus
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-storage soak-pdus soak-guest
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -53,3 +53,8 @@ soak-storage:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:
 	PDUS=$(PDUS) testdata/soak.sh TestMutatedPDUs ./shares
+
+# Linux's own SMB client, in a guest: random operations.
+GUEST_SECONDS ?= 600
+soak-guest: tools
+	GUEST_SECONDS=$(GUEST_SECONDS) $(GO) test -count 1 -timeout 0 -v -run TestKernelClientChurn ./cmd/lunless

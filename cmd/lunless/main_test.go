@@ -72,6 +72,7 @@ func must(t *testing.T, args ...string) string {
 type server struct {
 	host, port string
 	data, vms  string // data folder; the folder of share vms
+	flags      []string
 	cmd        *exec.Cmd
 	log        *syncBuffer
 	stopped    bool
@@ -108,7 +109,17 @@ func serve(t *testing.T, flags ...string) *server {
 		t.Fatal(err)
 	}
 	must(t, "user", "add", testUser, "--data", s.data)
-	args := append([]string{"serve", "--data", s.data, "--listen", "127.0.0.1:0", "--share", "vms=" + s.vms, "--log-level", "debug"}, flags...)
+	s.flags = append([]string{"--share", "vms=" + s.vms, "--log-level", "debug"}, flags...)
+	s.host, s.port = "127.0.0.1", "0"
+	t.Cleanup(func() { s.stop(t) })
+	s.start(t, file)
+	return s
+}
+
+// start starts the server on its port, which 0 leaves to the kernel.
+func (s *server) start(t *testing.T, file string) {
+	t.Helper()
+	args := append([]string{"serve", "--data", s.data, "--listen", net.JoinHostPort(s.host, s.port)}, s.flags...)
 	s.cmd = exec.Command(file, args...)
 	s.cmd.Stderr = s.log
 	out, err := s.cmd.StdoutPipe()
@@ -118,21 +129,19 @@ func serve(t *testing.T, flags ...string) *server {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.stop(t) })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "serving ")
 	if err != nil || !ok {
-		t.Fatalf("lunless serve printed %q, %v\n%s", line, err, s.log)
+		t.Fatalf("lunless serve printed %q, %v\n%s", line, err, tail(s.log.String()))
 	}
 	if s.host, s.port, err = net.SplitHostPort(addr); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 // stop ends the server, which must take it in order. It may be called again.
 func (s *server) stop(t *testing.T) {
-	if s.stopped {
+	if s.stopped || s.cmd == nil || s.cmd.Process == nil {
 		return
 	}
 	s.stopped = true
