@@ -35,6 +35,7 @@ const (
 	OpSetSecurityDescriptor Op = "set security descriptor"
 	OpReadDir               Op = "read dir"
 	OpNext                  Op = "next"
+	OpStreams               Op = "streams"
 )
 
 // ErrPretend, returned by a hook, makes the operation report success without having

@@ -82,6 +82,15 @@ func (f *posixFile) Name() (string, error) {
 
 // name is Name with both descriptors in use.
 func (f *posixFile) name(root int) (string, error) {
+	name, err := f.path(root)
+	if err == nil && strings.HasPrefix(name, depotName+"/") { // being deleted, or a stream
+		return "", ErrNotExist
+	}
+	return name, err
+}
+
+// path is where the object is below the root.
+func (f *posixFile) path(root int) (string, error) {
 	for range maxRaces {
 		top, err := os.Readlink(procPath(root))
 		if err != nil {

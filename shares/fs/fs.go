@@ -91,6 +91,7 @@ type Volume struct {
 	MaxName        uint32 // longest component, in UTF-16 code units
 	Reflink        bool   // FICLONERANGE works
 	Sparse         bool   // holes and hole punching work
+	Streams        bool   // Files are Streamers that can
 }
 
 // Access is what an open object is to be used for; an implementation opens its

@@ -30,6 +30,8 @@ type Options struct {
 // Windows cannot have out. Their names are taken all the same (ErrExist), and a
 // folder that holds one is not empty. The root may be moved while it is served.
 //
+// Alternate data streams live in a folder of the root that clients do not see.
+//
 // Creation time and attributes live in user.lunless.attr, the security
 // descriptor in user.lunless.sd. READONLY does not change the file's mode. The
 // time of the last change is the kernel's and cannot be set.
@@ -78,6 +80,10 @@ func NewPOSIX(root string, opts Options) (*POSIX, error) {
 	if err := p.probe(fd); err != nil {
 		p.root.close()
 		return nil, fmt.Errorf("share root %q: %w", path, err)
+	}
+	if err := sweep(fd); err != nil && err != unix.EACCES && err != unix.EROFS && err != unix.EPERM {
+		p.root.close()
+		return nil, fmt.Errorf("share root %q: streams of deleted files: %w", path, err)
 	}
 	return p, nil
 }
@@ -219,6 +225,7 @@ func (p *POSIX) Volume(ctx context.Context) (Volume, error) {
 		MaxName:        maxComponent,
 		Reflink:        p.features.reflink,
 		Sparse:         p.features.sparse,
+		Streams:        true,
 	}
 	return v, nil
 }

@@ -92,9 +92,13 @@ func (p *POSIX) leaveFile(f *posixFile) {
 }
 
 // Remove takes the name away that the object has now, after making sure that it
-// still leads to this object and to no other that took its place.
+// still leads to this object and to no other that took its place. The object's
+// streams go with its last name. A Stream loses its own name.
 func (p *POSIX) Remove(ctx context.Context, f File) error {
 	const op = "remove"
+	if s := p.ownStream(f); s != nil {
+		return p.removeStream(ctx, s)
+	}
 	root, pf, err := p.enterFile(ctx, op, f)
 	if err != nil {
 		return err
@@ -116,7 +120,7 @@ func (p *POSIX) unlink(at place, f *posixFile) error {
 		flags = unix.AT_REMOVEDIR
 	}
 	changed := p.changing(at.dir)
-	err := again(func() error { return unix.Unlinkat(at.dir, at.base, flags) })
+	err := p.removeName(at, f, flags)
 	if err == unix.EEXIST { // POSIX lets rmdir say so of a folder with entries
 		err = unix.ENOTEMPTY
 	}
@@ -198,7 +202,8 @@ func (p *POSIX) rename(root int, f *posixFile, from, to place, replace bool) err
 		from = place{to.dir, to.key, taken}
 	default:
 		over := place{to.dir, to.key, taken}
-		if err := p.move(root, f, from, over, 0); err != nil {
+		replace := func() error { return p.move(root, f, from, over, 0) }
+		if err := p.replacing(over, &there, replace); err != nil {
 			return err
 		}
 		from = over
@@ -310,7 +315,8 @@ func (p *POSIX) link(root int, f *posixFile, to place, replace bool) error {
 		if err := linkFD(f.fd.fd, hidden); err != nil {
 			return err
 		}
-		if err := p.move(root, f, hidden, over, 0); err != nil {
+		replace := func() error { return p.move(root, f, hidden, over, 0) }
+		if err := p.replacing(over, &there, replace); err != nil {
 			unix.Unlinkat(hidden.dir, hidden.base, 0)
 			return err
 		}

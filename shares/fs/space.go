@@ -253,7 +253,7 @@ func (f *posixFile) CopyRange(ctx context.Context, src File, srcOff, dstOff, n i
 	if srcOff < 0 || dstOff < 0 || n < 0 || srcOff > math.MaxInt64-n || dstOff > math.MaxInt64-n {
 		return 0, f.fail(op, ErrInvalid)
 	}
-	from, ok := unwrap(src).(*posixFile)
+	from, ok := dataOf(src)
 	if !ok {
 		done, err := f.copyBuffered(ctx, src, srcOff, dstOff, n)
 		return done, f.fail(op, err)

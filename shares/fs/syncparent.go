@@ -72,6 +72,9 @@ func syncFolder(dir int) error {
 // was given a name in since the last call. A failure counts as one of Sync.
 func (p *POSIX) SyncParent(ctx context.Context, f File) error {
 	const op = "flush folder of"
+	if s := p.ownStream(f); s != nil {
+		return p.syncStreamParent(ctx, s)
+	}
 	root, pf, err := p.enterFile(ctx, op, f)
 	if err != nil {
 		return err

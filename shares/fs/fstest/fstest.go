@@ -48,6 +48,12 @@ func Run(t *testing.T, newFS func(t *testing.T) fs.FS) {
 		{"RaceCreate", testRaceCreate},
 		{"RaceRename", testRaceRename},
 		{"RaceClose", testRaceClose},
+		{"Streams", testStreams},
+		{"StreamNames", testStreamNames},
+		{"StreamRename", testStreamRename},
+		{"StreamLinks", testStreamLinks},
+		{"StreamData", testStreamData},
+		{"RaceStreams", testRaceStreams},
 		{"Model", testModel},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(&env{T: t, fs: newFS(t)}) })
