@@ -135,7 +135,7 @@ func (c *creation) parseName() (err error) {
 	if c.name.trailing && c.req.CreateOptions&smb2.FileNonDirectoryFile != 0 {
 		return smb2.StatusObjectNameInvalid
 	}
-	if c.wantDir && c.name.data {
+	if c.wantDir && (c.name.data || c.name.stream != "") {
 		return smb2.StatusNotADirectory
 	}
 	c.wantDir = c.wantDir || c.name.index
@@ -185,7 +185,7 @@ func (c *creation) run(ctx context.Context) (*open, error) {
 		case !errors.Is(err, fs.ErrNotExist) || !c.creates():
 			return nil, err
 		}
-		o, err := c.createNew(ctx)
+		o, err := c.create(ctx)
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 			return o, err
 		}
@@ -212,11 +212,11 @@ func (c *creation) openFile(ctx context.Context) (fs.File, error) {
 		access |= fs.WriteData
 	}
 	if !c.maximum {
-		return c.r.tree.fs.Open(ctx, c.name.path, access)
+		return c.openAs(ctx, access)
 	}
-	f, err := c.r.tree.fs.Open(ctx, c.name.path, fs.ReadData|fs.WriteData)
+	f, err := c.openAs(ctx, fs.ReadData|fs.WriteData)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrReadOnlyFS) {
-		f, err = c.r.tree.fs.Open(ctx, c.name.path, access)
+		f, err = c.openAs(ctx, access)
 	}
 	return f, err
 }
@@ -229,7 +229,7 @@ func (c *creation) newOpen(f fs.File) *open {
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: t, session: c.r.session,
 		handle: &handle{
 			access: smb2.AccessMask(c.granted), options: c.req.CreateOptions,
-			file: f, store: srv.store, fileID: f.ID(), dir: f.Dir(), ca: t.share.ContinuouslyAvailable,
+			file: f, stream: fs.StreamOf(f), store: srv.store, fileID: f.ID(), dir: f.Dir(), ca: t.share.ContinuouslyAvailable,
 		},
 	}
 	o.mode.Store(uint32(c.req.CreateOptions) & modeOptions)
@@ -244,18 +244,21 @@ const modeOptions = fscc.FILE_WRITE_THROUGH | fscc.FILE_SEQUENTIAL_ONLY | fscc.F
 // transient are rights the opening needs and the open does not keep. The last of
 // the opens before may have taken the name away until then: fs.ErrNotExist.
 func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask) error {
+	if err := c.shareBase(ctx, o); err != nil {
+		return err
+	}
 	_, err := o.store.Update(ctx, o.fileID, state.AddOpen(state.OpenRequest{
 		Open: state.Open{
 			ID:            o.stateID(),
 			Access:        uint32(o.access),
 			Share:         uint32(c.req.ShareAccess),
-			Link:          c.r.tree.share.link(c.path),
+			Link:          c.recordLink(o),
 			DeleteOnClose: c.req.CreateOptions&smb2.FileDeleteOnClose != 0,
 		},
 		Transient: uint32(transient), Overwrites: c.overwrites(), Dir: o.dir,
 	}))
 	if err != nil {
-		return err
+		return errors.Join(err, o.unshareBase(context.WithoutCancel(ctx)))
 	}
 	o.token = o.store.Token(o.fileID)
 	if _, err := o.file.Name(); err != nil {
@@ -271,8 +274,14 @@ func (r *request) deleting(ctx context.Context, f fs.File) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	link := r.tree.share.link(path)
-	_, err = r.conn.srv.store.Update(ctx, f.ID(), func(r state.Record) (state.Record, state.Effects, error) {
+	link, id := r.tree.share.link(path), f.ID()
+	if s := fs.StreamOf(f); s != nil {
+		if err := r.streamDeleting(ctx, s); err != nil {
+			return "", err
+		}
+		id = s.Base().ID()
+	}
+	_, err = r.conn.srv.store.Update(ctx, id, func(r state.Record) (state.Record, state.Effects, error) {
 		if r.IsDeleting(link) {
 			return r, state.Effects{}, state.ErrDeletePending
 		}

@@ -44,7 +44,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 		if info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0 {
 			return nil, smb2.StatusCannotDelete
 		}
-		if c.path == "" {
+		if c.path == "" && c.name.stream == "" {
 			return nil, smb2.StatusAccessDenied // the share itself
 		}
 	}
@@ -68,7 +68,7 @@ func (c *creation) unshare(ctx context.Context, o *open) error {
 	if err == nil && fx.Delete {
 		_, err = o.store.Update(ctx, o.fileID, state.Deleted(fx.Link))
 	}
-	return err
+	return errors.Join(err, o.unshareBase(ctx))
 }
 
 // checkKind compares what was asked for with what is there (MS-FSA 2.1.5.1 phase 7).
@@ -99,6 +99,9 @@ func (c *creation) checkDisposition(info *fs.Info) error {
 	case info.Dir || d == smb2.FileCreate:
 		return smb2.StatusObjectNameCollision
 	}
+	if c.name.stream != "" {
+		return nil
+	}
 	const hidden = fscc.FILE_ATTRIBUTE_HIDDEN | fscc.FILE_ATTRIBUTE_SYSTEM
 	if info.Attributes&hidden&^c.attrs != 0 {
 		return smb2.StatusAccessDenied
@@ -110,8 +113,14 @@ func (c *creation) checkDisposition(info *fs.Info) error {
 func (c *creation) transientRights() fscc.AccessMask {
 	switch c.req.CreateDisposition {
 	case smb2.FileSupersede:
+		if c.name.stream != "" {
+			return fscc.DELETE
+		}
 		return fscc.DELETE | fscc.FILE_WRITE_EA | fscc.FILE_WRITE_ATTRIBUTES
 	case smb2.FileOverwrite, smb2.FileOverwriteIf:
+		if c.name.stream != "" {
+			return fscc.FILE_WRITE_DATA
+		}
 		return fscc.FILE_WRITE_DATA | fscc.FILE_WRITE_EA | fscc.FILE_WRITE_ATTRIBUTES
 	}
 	return 0
@@ -154,8 +163,11 @@ func (c *creation) overwrite(ctx context.Context, f fs.File) error {
 	if err := f.Truncate(ctx, 0); err != nil {
 		return err
 	}
-	if err := f.SetAttributes(ctx, c.attrs&^fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED|fscc.FILE_ATTRIBUTE_ARCHIVE); err != nil {
-		return err
+	if c.name.stream == "" {
+		attrs := c.attrs&^fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED | fscc.FILE_ATTRIBUTE_ARCHIVE
+		if err := f.SetAttributes(ctx, attrs); err != nil {
+			return err
+		}
 	}
 	c.action = smb2.FileOverwritten
 	if c.req.CreateDisposition == smb2.FileSupersede {
@@ -191,6 +203,9 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 		Dir: c.wantDir, Access: fsAccess(c.granted), SecurityDescriptor: sd, AllocationSize: c.ctxs.allocation,
 		Attributes: c.attrs&^fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED | info.Attributes&fscc.FILE_ATTRIBUTE_NOT_CONTENT_INDEXED,
 	}
+	if c.name.stream != "" {
+		opts.Access, opts.AllocationSize = 0, 0 // the stream's
+	}
 	if c.wantDir {
 		opts.AllocationSize = 0
 	} else {
@@ -198,6 +213,9 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 	}
 	f, err := c.r.tree.fs.Create(ctx, c.name.path, opts)
 	if err != nil {
+		return nil, err
+	}
+	if f, err = c.withStream(ctx, f); err != nil {
 		return nil, err
 	}
 	c.action = smb2.FileCreated

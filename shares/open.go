@@ -38,6 +38,9 @@ type handle struct {
 	file fs.File
 	pipe *services.Pipe
 
+	stream   fs.Stream // file, if that is an alternate data stream
+	streamOf string    // name of the stream's file, for when it is closed
+
 	store  state.Store
 	fileID fs.FileID
 	token  *state.Token // byte-range locks of the file
@@ -124,6 +127,9 @@ func (o *open) close(ctx context.Context, why error) error {
 // What is to be deleted anyway is not opened by anybody until it is gone. It
 // returns the open's link, for the log.
 func (o *open) release(ctx context.Context) (string, error) {
+	if o.stream != nil {
+		return o.releaseStream(ctx)
+	}
 	full := o.dir && o.options&smb2.FileDeleteOnClose != 0 && isEmpty(ctx, o.file) != nil
 	var name string
 	var err error

@@ -65,7 +65,7 @@ func (o *open) queryStat(ctx context.Context, class fscc.InfoClass, info *fs.Inf
 	case fscc.FileAllInformation:
 		return o.queryAll(ctx, info)
 	case fscc.FileStreamInformation:
-		return o.queryStreams(info)
+		return o.queryStreams(ctx)
 	case fscc.FileCompressionInformation:
 		return whole(&fscc.CompressionInfo{CompressedFileSize: info.Size})
 	case fscc.FileNetworkOpenInformation:
@@ -129,7 +129,7 @@ func (o *open) queryAll(ctx context.Context, info *fs.Info) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	name, err := o.file.Name()
+	name, err := o.wireName()
 	if err != nil {
 		return answer{}, err
 	}
@@ -141,7 +141,7 @@ func (o *open) queryAll(ctx context.Context, info *fs.Info) (answer, error) {
 		Position:  fscc.PositionInfo{CurrentByteOffset: o.position.Load()},
 		Mode:      fscc.ModeInfo{Mode: o.mode.Load()},
 		Alignment: fscc.AlignmentInfo{Requirement: fscc.FILE_BYTE_ALIGNMENT},
-		Name:      fscc.NameInfo{Name: `\` + wirePath(name)},
+		Name:      fscc.NameInfo{Name: `\` + name},
 	}, allInfoLeast}, nil
 }
 
@@ -150,11 +150,11 @@ func (o *open) queryName() (answer, error) {
 	if o.session.conn.neg.dialect < smb2.Dialect311 {
 		return answer{}, smb2.StatusNotSupported
 	}
-	name, err := o.file.Name()
+	name, err := o.wireName()
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{&fscc.NameInfo{Name: wirePath(name)}, nameInfoLeast}, nil
+	return answer{&fscc.NameInfo{Name: name}, nameInfoLeast}, nil
 }
 
 // queryShortName tells the short name (MS-FSA 2.1.5.12.4).
@@ -177,18 +177,6 @@ const (
 	nameInfoLeast   = 8
 	streamInfoLeast = 32
 )
-
-// queryStreams lists the one stream a file has; a folder has none.
-func (o *open) queryStreams(info *fs.Info) (answer, error) {
-	if info.Dir {
-		return whole(raw(nil))
-	}
-	entry := &fscc.StreamEntry{Name: "::$DATA", Size: info.Size, AllocationSize: info.AllocationSize}
-	b := make([]byte, 64)
-	w := fscc.NewStreamWriter(b)
-	w.Add(entry)
-	return answer{raw(b[:w.Len()]), streamInfoLeast}, nil
-}
 
 // queryEAs answers that there are no extended attributes (MS-SMB2 3.3.5.20.1).
 func (o *open) queryEAs(req *smb2.QueryInfoRequest) error {

@@ -81,6 +81,9 @@ func (r *request) volumeLabel(v *fs.Volume) string {
 func (r *request) fsAttributes(v *fs.Volume) *fscc.FsAttributeInfo {
 	a := uint32(fscc.FILE_CASE_SENSITIVE_SEARCH | fscc.FILE_CASE_PRESERVED_NAMES | fscc.FILE_UNICODE_ON_DISK |
 		fscc.FILE_PERSISTENT_ACLS | fscc.FILE_SUPPORTS_OBJECT_IDS | fscc.FILE_SUPPORTS_HARD_LINKS)
+	if v.Streams {
+		a |= fscc.FILE_NAMED_STREAMS
+	}
 	if v.Sparse {
 		a |= fscc.FILE_SUPPORTS_SPARSE_FILES
 	}

@@ -189,7 +189,7 @@ func (o *open) setDelete(ctx context.Context, pending, evenReadOnly bool) error 
 		if info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0 && !evenReadOnly {
 			return smb2.StatusCannotDelete
 		}
-		if name, err := o.file.Name(); err == nil && name == "" {
+		if name, err := o.file.Name(); err == nil && name == "" && o.stream == nil {
 			return smb2.StatusAccessDenied // the share itself
 		}
 		if o.dir {

@@ -15,19 +15,13 @@ import (
 type renaming struct {
 	r       *request
 	target  string // for fs.FS
+	stream  bool   // the name has a stream's in it, which it must not
 	replace bool
 }
 
-func (r *request) parseRenaming(b []byte) (*renaming, error) {
-	var in fscc.RenameInfo
-	if err := in.Decode(b); err != nil {
-		return nil, err
-	}
+func (r *request) parseRenaming(in *fscc.RenameInfo) (*renaming, error) {
 	if in.RootDirectory != 0 || strings.HasPrefix(in.Name, `\`) {
 		return nil, smb2.StatusInvalidParameter
-	}
-	if strings.HasPrefix(in.Name, ":") {
-		return nil, smb2.StatusObjectNameInvalid // there is no stream to give another name
 	}
 	name, err := parsePath(in.Name)
 	if err != nil {
@@ -36,7 +30,7 @@ func (r *request) parseRenaming(b []byte) (*renaming, error) {
 	if name.path == "" || name.trailing || name.data || name.index {
 		return nil, smb2.StatusObjectNameInvalid
 	}
-	return &renaming{r: r, target: name.path, replace: in.ReplaceIfExists}, nil
+	return &renaming{r: r, target: name.path, stream: name.stream != "", replace: in.ReplaceIfExists}, nil
 }
 
 // alone keeps everybody from opening files by name until the function it returns
@@ -50,11 +44,19 @@ func (n *renaming) alone() (done func()) {
 
 // rename gives the file another name (MS-FSA 2.1.5.15.12).
 func (r *request) rename(ctx context.Context, b []byte) error {
-	n, err := r.parseRenaming(b)
+	var in fscc.RenameInfo
+	if err := in.Decode(b); err != nil {
+		return err
+	}
+	if strings.HasPrefix(in.Name, ":") {
+		return r.renameStream(ctx, &in)
+	}
+	n, err := r.parseRenaming(&in)
 	if err != nil {
 		return err
 	}
 	o := r.open
+	file := o.baseFile() // an open of a stream renames the stream's file
 	defer n.alone()()
 	source, err := r.deleting(ctx, o.file)
 	switch {
@@ -64,7 +66,7 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 		return err
 	case source == "":
 		return smb2.StatusAccessDenied
-	case source == n.target:
+	case source == n.target && !n.stream:
 		return nil
 	}
 	from := r.tree.share.link(source)
@@ -79,24 +81,31 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	if err := n.checkTarget(ctx); err != nil {
 		return err
 	}
-	if err := r.tree.fs.Rename(ctx, o.file, n.target, n.replace); err != nil {
+	if err := r.tree.fs.Rename(ctx, file, n.target, n.replace); err != nil {
 		return err
 	}
-	name, err := o.file.Name()
+	name, err := file.Name()
 	if err == nil {
 		// The name has changed, whether the client stays for that or not.
-		_, err = o.store.Update(context.WithoutCancel(ctx), o.fileID, state.Relink(from, r.tree.share.link(name)))
+		_, err = o.store.Update(context.WithoutCancel(ctx), file.ID(), state.Relink(from, r.tree.share.link(name)))
 	}
 	return err
 }
 
 // link gives the file one more name (MS-FSA 2.1.5.15.7).
 func (r *request) link(ctx context.Context, b []byte) error {
-	n, err := r.parseRenaming(b)
+	var in fscc.RenameInfo
+	if err := in.Decode(b); err != nil {
+		return err
+	}
+	n, err := r.parseRenaming(&in)
 	if err != nil {
 		return err
 	}
 	o := r.open
+	if o.stream != nil {
+		return smb2.StatusInvalidParameter
+	}
 	if o.dir {
 		return smb2.StatusFileIsADirectory
 	}
@@ -132,6 +141,9 @@ func (n *renaming) checkFolder(ctx context.Context) error {
 	}
 	// The folder is opened for that, not sharing DELETE (MS-FSA 2.1.5.15.12, note 185).
 	_, err = n.r.conn.srv.store.Update(ctx, f.ID(), state.CanOpen(uint32(need), state.ShareRead|state.ShareWrite))
+	if err == nil && n.stream {
+		err = smb2.StatusObjectNameInvalid
+	}
 	return err
 }
 
@@ -147,7 +159,7 @@ func (n *renaming) checkTarget(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	if f.ID() == r.open.fileID {
+	if f.ID() == r.open.baseFile().ID() {
 		return nil // another name of the same file, or another case of its own
 	}
 	if !n.replace {

@@ -18,6 +18,8 @@ const (
 	statusInvalidViewSize smb2.Status = 0xC000001F // a copy begins or ends past the end of its source
 	statusEAsNotSupported smb2.Status = 0xC000004F
 	statusPipeEmpty       smb2.Status = 0xC00000D9
+
+	statusObjectTypeMismatch smb2.Status = 0xC0000024
 )
 
 // statuses maps errors to what a client is told, the first that matches.

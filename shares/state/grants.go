@@ -77,7 +77,7 @@ func (r *Record) leaseFits(q *OpenRequest, state Caching) bool {
 	}
 	for i := range r.Opens {
 		o := &r.Opens[i]
-		if o.ID == q.Open.ID || o.HasLease && o.Lease == q.Lease.Key {
+		if o.ID == q.Open.ID || o.OfStream || o.HasLease && o.Lease == q.Lease.Key {
 			continue
 		}
 		switch {
@@ -102,7 +102,7 @@ func (r *Record) grantOplock(q *OpenRequest) Caching {
 	if q.Dir || want == 0 {
 		return 0
 	}
-	if want&CacheWrite != 0 && len(r.Opens) == 1 {
+	if want&CacheWrite != 0 && r.fileOpens() == 1 {
 		return want
 	}
 	if r.lockedBelow(q.Allocation) {

@@ -191,6 +191,9 @@ func excludes(a, b *Open) bool {
 	if a.Access&sharing == 0 || b.Access&sharing == 0 {
 		return false
 	}
+	if a.OfStream || b.OfStream {
+		return a.OfStream != b.OfStream && (preventsDelete(a, b) || preventsDelete(b, a))
+	}
 	return denies(a.Share, b.Access) || denies(b.Share, a.Access)
 }
 

@@ -83,6 +83,10 @@ type Open struct {
 	Handle   Handle
 	// Closing says that somebody has been told in Effects.Close to end the open.
 	Closing bool
+	// OfStream marks an open of one of the file's alternate data streams. Those are files of
+	// their own here, with records of their own; this one is in the file's record because
+	// opens of streams and the delete of the file have to do with each other.
+	OfStream bool
 }
 
 // Lock is a byte-range lock.
