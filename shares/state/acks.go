@@ -20,20 +20,32 @@ func AckLease(key LeaseKey, state Caching) Change {
 			return r, Effects{}, ErrNotAccepted
 		}
 		var fx Effects
-		lost := state &^ l.Needed
-		l.State, l.Breaking = state.without(0), false
+		needed := l.Needed
+		l.Cache = Cache{State: state.without(0), Serial: l.Serial}
 		fx.Lease = l
-		if l.State&lost != 0 {
-			br, _ := l.Cache.lower(lost)
-			br.IsLease, br.Lease, br.Version = true, l.Key, l.Version
-			fx.Breaks = []Break{br}
+		if to, more := l.State.next(needed); more {
+			fx.Breaks = []Break{l.notice(l.Cache.start(to, needed))}
 		}
 		r.Leases = slices.Clone(r.Leases)
 		r.Leases[i] = l
 		r.forgetReplay(key)
-		r.retry(&fx)
+		if !l.Breaking {
+			r.retry(&fx)
+		}
 		return r, fx, nil
 	}
+}
+
+// next is the next step from c to no more than needed, as Windows goes them: writes
+// first, then handles, then reads. It is taken at once after the step before,
+// without another epoch (MS-SMB2 3.3.4.7, note 248).
+func (c Caching) next(needed Caching) (to Caching, more bool) {
+	for _, b := range []Caching{CacheWrite, CacheHandle, CacheRead} {
+		if c&b != 0 && needed&b == 0 {
+			return c.without(b), true
+		}
+	}
+	return c, false
 }
 
 // forgetReplay ends that opens of a lease can be replayed (MS-SMB2 3.3.5.22.2).
@@ -78,7 +90,7 @@ func AckOplock(id OpenID, level Caching) Change {
 		case level&^c.Needed != 0:
 			level, fx.Err = 0, ErrNotAccepted
 		}
-		c.State, c.Breaking = level, false
+		*c = Cache{State: level, Serial: c.Serial}
 		fx.Open = *o
 		r.retry(&fx)
 		return r, fx, nil
@@ -93,18 +105,18 @@ func BreakTimeout(br Break) Change {
 		var fx Effects
 		if br.IsLease {
 			i := r.findLease(br.Lease)
-			if i < 0 || !r.Leases[i].Breaking || r.Leases[i].Epoch != br.Epoch {
+			if i < 0 || !r.Leases[i].Breaking || r.Leases[i].Serial != br.Serial {
 				return r, fx, nil
 			}
 			r.Leases = slices.Clone(r.Leases)
-			r.Leases[i].Cache = Cache{Epoch: br.Epoch}
+			r.Leases[i].Cache = Cache{Serial: br.Serial}
 		} else {
 			i := r.find(br.Open)
-			if i < 0 || !r.Opens[i].Oplock.Breaking || r.Opens[i].Oplock.Epoch != br.Epoch {
+			if i < 0 || !r.Opens[i].Oplock.Breaking || r.Opens[i].Oplock.Serial != br.Serial {
 				return r, fx, nil
 			}
 			r.Opens = slices.Clone(r.Opens)
-			r.Opens[i].Oplock = Cache{Epoch: br.Epoch}
+			r.Opens[i].Oplock = Cache{Serial: br.Serial}
 		}
 		r.retry(&fx)
 		return r, fx, nil

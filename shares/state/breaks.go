@@ -72,8 +72,8 @@ func (b *breaking) close(i int) {
 	b.fx.Close = append(b.fx.Close, b.r.Opens[i].ID)
 }
 
-// loses takes lost from all leases that are not the operation's own (MS-FSA
-// 2.1.4.12, from LeaveBreakToNone on), as mask.
+// breakLeases takes lost from all leases that are not the operation's own (MS-FSA
+// 2.1.4.12, from LeaveBreakToNone on).
 func (b *breaking) breakLeases(lost Caching) {
 	for i := range b.r.Leases {
 		l := &b.r.Leases[i]
@@ -99,11 +99,20 @@ func (b *breaking) breakLease(i int, lost Caching) bool {
 	}
 	b.ownLeases()
 	l := &b.r.Leases[i]
-	if br, ok := l.Cache.lower(lost); ok && use.connected {
-		br.IsLease, br.Lease, br.Version = true, l.Key, l.Version
-		b.fx.Breaks = append(b.fx.Breaks, br)
+	if br, ok := l.Cache.lower(lost); ok {
+		l.Epoch++
+		b.tell(&l.Cache, l.notice(br), use.connected)
 	}
 	return l.Breaking
+}
+
+// tell sends a break, or keeps it for when the holder is back.
+func (b *breaking) tell(c *Cache, br Break, connected bool) {
+	if connected {
+		b.fx.Breaks = append(b.fx.Breaks, br)
+		return
+	}
+	c.Unsent = c.Breaking
 }
 
 // breakAbandoned breaks a lease nobody can be told about (MS-SMB2 3.3.4.7): its
@@ -118,7 +127,7 @@ func (b *breaking) breakAbandoned(i int) bool {
 	}
 	b.ownLeases()
 	l := &b.r.Leases[i]
-	l.State, l.Breaking = 0, false
+	l.Cache = Cache{Serial: l.Serial + 1}
 	l.Epoch++
 	return false
 }
@@ -130,23 +139,30 @@ func (c *Cache) lower(lost Caching) (br Break, ok bool) {
 		c.Needed = c.Needed.without(lost)
 		return Break{}, false
 	}
-	to := c.State.without(lost)
-	c.Epoch++
-	br = Break{From: c.State, To: to, Epoch: c.Epoch, AckRequired: c.State != CacheRead}
-	if br.AckRequired {
-		c.Breaking, c.BreakTo, c.Needed = true, to, to
-	} else {
-		c.State = to
-	}
-	return br, true
+	return c.start(c.State.without(lost), c.State.without(lost)), true
 }
 
-// breakOplocks breaks others' oplocks of a level of which levels says yes to what
-// is in to (MS-FSA 2.1.4.12: BreakToTwo, BreakToNone).
+// start breaks to a state, on the way to needed. Who caches nothing but reads has
+// nothing to give back, so that no acknowledgment is waited for (MS-SMB2 3.3.4.7).
+func (c *Cache) start(to, needed Caching) Break {
+	c.Serial++
+	br := Break{From: c.State, To: to, AckRequired: c.State != CacheRead, Serial: c.Serial}
+	if br.AckRequired {
+		c.Breaking, c.BreakTo, c.Needed = true, to, needed
+	} else {
+		*c = Cache{State: to, Serial: c.Serial}
+	}
+	return br
+}
+
+// breakOplocks leaves oplocks of the levels that levels says yes to no more than
+// to (MS-FSA 2.1.4.12: BreakToTwo, BreakToNone). The operation's own one is left
+// alone if it is exclusive; one of level II is nobody's own.
 func (b *breaking) breakOplocks(to Caching, levels func(Caching) bool) {
 	for i := range b.r.Opens {
 		o := &b.r.Opens[i]
-		if o.Oplock.State == 0 || o.ID == b.by.open || !levels(o.Oplock.State) {
+		own := o.ID == b.by.open && o.Oplock.State&CacheWrite != 0
+		if own || o.Oplock.State == 0 || !levels(o.Oplock.State) {
 			continue
 		}
 		waits := o.Oplock.State&CacheWrite != 0
@@ -165,7 +181,7 @@ func (b *breaking) breakOplock(i int, lost Caching) bool {
 			return false
 		}
 		b.ownOpens()
-		b.r.Opens[i].Oplock = Cache{Epoch: o.Oplock.Epoch + 1}
+		b.r.Opens[i].Oplock = Cache{Serial: o.Oplock.Serial + 1}
 		return false
 	}
 	b.ownOpens()
@@ -174,9 +190,9 @@ func (b *breaking) breakOplock(i int, lost Caching) bool {
 	if lost&CacheRead == 0 {
 		lost = CacheWrite | CacheHandle
 	}
-	if br, ok := o.Oplock.lower(lost); ok && !o.Handle.Disconnected {
+	if br, ok := o.Oplock.lower(lost); ok {
 		br.Open = o.ID
-		b.fx.Breaks = append(b.fx.Breaks, br)
+		b.tell(&o.Oplock, br, !o.Handle.Disconnected)
 	}
 	return o.Oplock.Breaking
 }

@@ -35,9 +35,8 @@ type Cache struct {
 	// Needed is what may be left of the break once everybody who came since has
 	// had his way: BreakTo or less.
 	Needed Caching
-	// Epoch counts changes of State and breaks: on the wire for version 2 leases
-	// (MS-SMB2 3.3.1.12), and it tells a break from one before it.
-	Epoch uint16
+	Unsent bool   // the holder has not been told, because he is away
+	Serial uint32 // counts breaks, to tell one from those before it
 }
 
 // left is what the holder will have once its break is over.
@@ -59,7 +58,8 @@ type LeaseKey struct {
 type Lease struct {
 	Key LeaseKey
 	Cache
-	Version   uint8 // 1 or 2
+	Epoch     uint16 // counts changes of the state (MS-SMB2 3.3.1.12)
+	Version   uint8  // 1 or 2
 	HasParent bool
 	Parent    [16]byte // key of the lease of the folder, with HasParent
 }
@@ -71,8 +71,15 @@ type Break struct {
 	Version     uint8    // of a lease
 	Open        OpenID   // of an oplock
 	From, To    Caching
-	Epoch       uint16 // on the wire for version 2 leases alone
+	Epoch       uint16 // of a lease; on the wire for version 2 alone
 	AckRequired bool   // start a timer that commits BreakTimeout
+	Serial      uint32 // for BreakTimeout
+}
+
+// notice is the break of the lease that br is, for the wire.
+func (l *Lease) notice(br Break) Break {
+	br.IsLease, br.Lease, br.Version, br.Epoch = true, l.Key, l.Version, l.Epoch
+	return br
 }
 
 func (r *Record) findLease(k LeaseKey) int {

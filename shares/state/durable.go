@@ -91,21 +91,22 @@ func Reconnect(id OpenID, q Reclaim) Change {
 		}
 		o.Handle.Disconnected = false
 		o.Handle.Deadline = time.Time{}
+		if c := &o.Oplock; c.Unsent {
+			c.Unsent = false
+			fx.Breaks = []Break{{Open: id, From: c.State, To: c.BreakTo, AckRequired: true, Serial: c.Serial}}
+		}
 		fx.Open = *o
 		if !o.HasLease {
-			if c := &o.Oplock; c.Breaking {
-				fx.Breaks = []Break{{Open: id, From: c.State, To: c.BreakTo, Epoch: c.Epoch, AckRequired: true}}
-			}
 			return nil
 		}
-		l := &r.Leases[r.findLease(o.Lease)]
-		fx.Lease = *l
-		if l.Breaking {
-			fx.Breaks = []Break{{
-				IsLease: true, Lease: l.Key, Version: l.Version,
-				From: l.State, To: l.BreakTo, Epoch: l.Epoch, AckRequired: true,
-			}}
+		i := r.findLease(o.Lease)
+		if l := r.Leases[i]; l.Unsent {
+			l.Unsent = false
+			fx.Breaks = []Break{l.notice(Break{From: l.State, To: l.BreakTo, AckRequired: true, Serial: l.Serial})}
+			r.Leases = slices.Clone(r.Leases)
+			r.Leases[i] = l
 		}
+		fx.Lease = r.Leases[i]
 		return nil
 	})
 }

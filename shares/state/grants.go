@@ -16,17 +16,14 @@ type LeaseRequest struct {
 func (r *Record) grant(q *OpenRequest) {
 	o := &r.Opens[len(r.Opens)-1]
 	if !o.HasLease {
-		o.Oplock.State = r.grantOplock(q)
-		if o.Oplock.State != 0 {
-			o.Oplock.Epoch = 1
-		}
+		o.Oplock = Cache{State: r.grantOplock(q)}
 		return
 	}
 	i := r.findLease(o.Lease)
 	if i < 0 {
 		l := Lease{
 			Key: o.Lease, Version: q.Lease.Version, HasParent: q.Lease.HasParent, Parent: q.Lease.Parent,
-			Cache: Cache{Epoch: q.Lease.Epoch},
+			Epoch: q.Lease.Epoch,
 		}
 		r.Leases = append(slices.Clip(r.Leases), l)
 		i = len(r.Leases) - 1
@@ -66,7 +63,11 @@ func (r *Record) grantLease(q *OpenRequest, held Caching) Caching {
 }
 
 // leaseFits says whether the lease of the new open may have state beside what
-// others have (MS-FSA 2.1.5.18.1 and 2.1.5.18.2).
+// others have (MS-FSA 2.1.5.18.1 and 2.1.5.18.2). Opens for attributes alone do
+// not matter to write caching, although 2.1.5.18.1 counts them: they neither see
+// data nor change it, and Windows does not count them (smb2.lease.statopen3). An
+// open of another key without any caching does, although only NO_OPLOCK counts it
+// there: nobody would take the writes from the cache before it reads.
 func (r *Record) leaseFits(q *OpenRequest, state Caching) bool {
 	if state&CacheHandle != 0 && slices.Contains(r.Deleting, q.Open.Link) {
 		return false
@@ -81,7 +82,7 @@ func (r *Record) leaseFits(q *OpenRequest, state Caching) bool {
 			continue
 		}
 		switch {
-		case exclusive, o.Oplock.Breaking, o.Oplock.State&CacheWrite != 0:
+		case exclusive && o.Access&^leaseStat != 0, o.Oplock.Breaking, o.Oplock.State&CacheWrite != 0:
 			return false
 		case o.Oplock.State != 0 && state&CacheHandle != 0:
 			return false
@@ -89,7 +90,7 @@ func (r *Record) leaseFits(q *OpenRequest, state Caching) bool {
 	}
 	for i := range r.Leases {
 		l := &r.Leases[i]
-		if l.Key != q.Lease.Key && l.State&CacheWrite != 0 {
+		if l.Key != q.Lease.Key && (l.State&CacheWrite != 0 || exclusive && l.State != 0) {
 			return false
 		}
 	}

@@ -232,6 +232,11 @@ func RemoveOpen(id OpenID, keepLink bool) Change {
 		r.Locks = keep(r.Locks, func(l Lock) bool { return l.Owner != id })
 		r, fx.Granted = grantWaiters(r)
 		r.dropCaching(&gone, &fx)
+		if gone.DeleteOnClose && !keepLink && len(r.Leases) > 0 {
+			// Others who only cache handles shall let go of what is to be deleted.
+			b := breaking{r: &r, fx: &fx, by: gone.holder()}
+			b.breakLeases(CacheHandle)
+		}
 		return r, fx, nil
 	}
 }

@@ -20,21 +20,22 @@ type Token struct {
 
 // readers are who caches what it reads.
 type readers struct {
-	several bool     // more than one oplock or lease
-	opens   []OpenID // of the only one, in order
+	anybody bool     // whoever writes has to break some of it
+	opens   []OpenID // in order: those that do not, because all of it is theirs
 }
 
 func (t *Token) publish(r *Record) {
 	t.publishLocks(r.Locks)
 	now := r.readers()
 	if p := t.readers.Load(); p == nil && now == nil ||
-		p != nil && now != nil && p.several == now.several && slices.Equal(p.opens, now.opens) {
+		p != nil && now != nil && p.anybody == now.anybody && slices.Equal(p.opens, now.opens) {
 		return
 	}
 	t.readers.Store(now)
 }
 
-// readers finds who would have to lose read caching for a write.
+// readers finds whose read caching a write would end. A level II oplock goes with
+// its own open's writes too.
 func (r *Record) readers() *readers {
 	var lease *Lease
 	var open OpenID
@@ -46,7 +47,10 @@ func (r *Record) readers() *readers {
 		}
 	}
 	for i := range r.Opens {
-		if r.Opens[i].Oplock.left()&CacheRead != 0 {
+		switch left := r.Opens[i].Oplock.left(); {
+		case left == LevelII && !r.Opens[i].Oplock.Breaking:
+			return &readers{anybody: true}
+		case left != 0:
 			open = r.Opens[i].ID
 			n++
 		}
@@ -55,7 +59,7 @@ func (r *Record) readers() *readers {
 	case n == 0:
 		return nil
 	case n > 1:
-		return &readers{several: true}
+		return &readers{anybody: true}
 	case lease == nil:
 		return &readers{opens: []OpenID{open}}
 	}
@@ -70,13 +74,13 @@ func (r *Record) readers() *readers {
 }
 
 // MustBreak says whether a write through open has to commit BreakForWrite first,
-// because somebody else caches what he has read.
+// because somebody caches what he has read.
 func (t *Token) MustBreak(open OpenID) bool {
 	p := t.readers.Load()
 	if p == nil {
 		return false
 	}
-	if p.several {
+	if p.anybody {
 		return true
 	}
 	_, own := slices.BinarySearch(p.opens, open)
