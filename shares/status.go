@@ -50,6 +50,7 @@ var statuses = []struct {
 	{state.ErrLockNotGranted, smb2.StatusLockNotGranted},
 	{state.ErrRangeNotLocked, smb2.StatusRangeNotLocked},
 	{state.ErrLockRange, smb2.StatusInvalidLockRange},
+	{state.ErrFailed, smb2.StatusIODeviceError},
 	{state.ErrTooManyLocks, smb2.StatusInsufficientResources},
 
 	{services.ErrNoSuchPipe, smb2.StatusObjectNameNotFound},

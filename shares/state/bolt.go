@@ -1,20 +1,24 @@
 package state
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
+	"hash/fnv"
+	iofs "io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"sync"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"lunless/shares/fs"
 )
 
 // FileName is what the file of a Bolt is called in a server's folder.
@@ -29,25 +33,32 @@ var (
 	ErrFailed = errors.New("an earlier commit of the sharing state failed")
 	// ErrStoreClosed: the store has been closed.
 	ErrStoreClosed = errors.New("the sharing state is closed")
+
+	errInUse = errors.New("in use by another process")
 )
 
 // Layout of the file: a bbolt database of one bucket for what is about the whole and
-// one with a record a file.
+// one with a record a file (encode.go). Integers here are big endian.
 const boltVersion = 1
 
 var (
-	bucketNode = []byte("node")
+	bucketNode    = []byte("node")
+	bucketRecords = []byte("records")
 
-	keyVersion = []byte("version") // boltVersion, 32 bits big endian
+	keyVersion = []byte("version") // boltVersion, 32 bits
 	keyGUID    = []byte("guid")    // 16 bytes
+	keyTally   = []byte("tally")   // of the records
 )
 
 // BoltOptions of a Bolt. The zero value is good.
 type BoltOptions struct {
 	Memory *Memory      // holds the records, and may be in use already; default a new one
-	Logger *slog.Logger // told of a failed commit, once; default none
+	Logger *slog.Logger // told of the first failed commit; default none
 	// Wait is how long another process may keep the file before OpenBolt gives up; default 3 s.
 	Wait time.Duration
+	// Around, if there is one, is called in place of each commit, which it makes by
+	// calling commit: tests cut the power there.
+	Around func(commit func() error) error
 }
 
 // Bolt is the Store of one node that keeps over a restart what persistent handles
@@ -59,8 +70,7 @@ type Bolt struct {
 	log  *slog.Logger
 	guid [16]byte
 
-	closeOnce sync.Once
-	closed    error
+	commits committer
 }
 
 var _ Store = (*Bolt)(nil)
@@ -84,23 +94,36 @@ func OpenBolt(path string, o BoltOptions) (*Bolt, error) {
 	if err := b.open(o.Wait); err != nil {
 		return nil, err
 	}
-	if err := guarded(func() error { return b.db.View(b.load) }); err != nil {
+	var records map[fs.FileID]Record
+	err := guarded(func() error {
+		return b.db.View(func(tx *bolt.Tx) (err error) {
+			records, err = b.load(tx)
+			return err
+		})
+	})
+	if err != nil {
 		b.db.Close()
 		return nil, b.damaged(err)
 	}
+	b.commits.start(b.commit, o.Around)
+	b.disk.Store(b)
+	b.restore(records, time.Now())
 	return b, nil
 }
 
 func (b *Bolt) open(wait time.Duration) error {
-	err := guarded(func() (err error) {
-		b.db, err = bolt.Open(b.path, 0o600, &bolt.Options{Timeout: wait, FreelistType: bolt.FreelistMapType})
-		return err
-	})
-	var path *fs.PathError
+	err := checkFile(b.path, wait)
+	if err == nil {
+		err = guarded(func() (err error) {
+			b.db, err = bolt.Open(b.path, 0o600, &bolt.Options{Timeout: wait, FreelistType: bolt.FreelistMapType})
+			return err
+		})
+	}
+	var path *iofs.PathError
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, berrors.ErrTimeout):
+	case errors.Is(err, errInUse), errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("state file %s is in use by another process: stop that one, or give this one another folder", b.path)
 	case errors.As(err, &path):
 		return fmt.Errorf("cannot open state file: %w", err)
@@ -110,12 +133,15 @@ func (b *Bolt) open(wait time.Duration) error {
 
 // damaged says what an administrator can do about a file that cannot be trusted.
 func (b *Bolt) damaged(err error) error {
-	return fmt.Errorf("%w: %s: %w (put a copy of it back from a backup made while the server was stopped; or move it away, "+
-		"and with it end the persistent handles of all clients, which will see their open files closed)", ErrDamaged, b.path, err)
+	if !errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return fmt.Errorf("%s: %w (put a copy of it back from a backup made while the server was stopped; or move it away, "+
+		"and with it end the persistent handles of all clients, which will see their open files closed)", b.path, err)
 }
 
-// guarded runs what reads a database that may be damaged, where bbolt panics and a
-// mapped page may be missing.
+// guarded runs what reads a database that may have been damaged since it was
+// checked: bbolt panics then, and a mapped page may be missing.
 func guarded(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -128,7 +154,7 @@ func guarded(do func() error) (err error) {
 
 // makeBolt makes an empty state file that is whole, on stable storage, before it has its name.
 func makeBolt(path string) error {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
 	dir := filepath.Dir(path)
@@ -154,12 +180,18 @@ func makeBolt(path string) error {
 		if err == nil {
 			err = node.Put(keyGUID, guid[:])
 		}
+		if err == nil {
+			err = node.Put(keyTally, new(tally).encode())
+		}
+		if err == nil {
+			_, err = tx.CreateBucket(bucketRecords)
+		}
 		return err
 	})
 	if err = errors.Join(err, db.Sync(), db.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) { // another process was faster
+	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, iofs.ErrExist) { // another process was faster
 		return err
 	}
 	d, err := os.Open(dir)
@@ -170,39 +202,123 @@ func makeBolt(path string) error {
 	return d.Sync()
 }
 
-// load reads and checks all there is.
-func (b *Bolt) load(tx *bolt.Tx) error {
-	if err := checkPages(tx, b.path); err != nil {
+func putAll(tx *bolt.Tx, batch []*pending) error {
+	node, bucket := tx.Bucket(bucketNode), tx.Bucket(bucketRecords)
+	var sum tally
+	if err := sum.decode(node.Get(keyTally)); err != nil {
 		return err
 	}
-	node := tx.Bucket(bucketNode)
-	if node == nil {
-		return errors.New("no bucket of the node")
+	for _, p := range batch {
+		if old := bucket.Get(p.key); old != nil {
+			sum.remove(p.key, old)
+		}
+		if p.value == nil {
+			if err := bucket.Delete(p.key); err != nil {
+				return err
+			}
+			continue
+		}
+		sum.add(p.key, p.value)
+		if err := bucket.Put(p.key, p.value); err != nil {
+			return err
+		}
+	}
+	return node.Put(keyTally, sum.encode())
+}
+
+// load reads and checks all there is.
+func (b *Bolt) load(tx *bolt.Tx) (map[fs.FileID]Record, error) {
+	node, bucket := tx.Bucket(bucketNode), tx.Bucket(bucketRecords)
+	if node == nil || bucket == nil {
+		return nil, errors.New("a bucket is missing")
 	}
 	v := node.Get(keyVersion)
 	if len(v) != 4 {
-		return errors.New("no version")
+		return nil, errors.New("no version")
 	}
 	if n := binary.BigEndian.Uint32(v); n != boltVersion {
-		return fmt.Errorf("version %d, this program knows %d: use the newer program", n, boltVersion)
+		return nil, fmt.Errorf("version %d, this program knows %d: use the newer program", n, boltVersion)
 	}
 	if n := copy(b.guid[:], node.Get(keyGUID)); n != len(b.guid) {
-		return errors.New("no GUID")
+		return nil, errors.New("no GUID")
 	}
+	var sum tally
+	records := map[fs.FileID]Record{}
+	err := bucket.ForEach(func(key, value []byte) error {
+		id, err := decodeKey(key)
+		if err != nil {
+			return fmt.Errorf("record %x: %w", key, err)
+		}
+		if records[id], err = decodeRecord(key, value); err != nil {
+			return fmt.Errorf("record of file %x (volume %x, inode %d): %w", key, id.Volume, id.Inode, err)
+		}
+		sum.add(key, value)
+		return nil
+	})
+	if err == nil && string(sum.encode()) != string(node.Get(keyTally)) {
+		err = errTruncated
+	}
+	return records, err
+}
+
+// restore puts what was loaded into the memory, which may be in use already.
+func (b *Bolt) restore(records map[fs.FileID]Record, now time.Time) {
+	for id, r := range records {
+		s := b.shard(id)
+		e := s.take(id)
+		e.mu.Lock()
+		key := encodeKey(id)
+		e.stored = encodeRecord(key, &r)
+		r.restore(now)
+		next := e.rec
+		next.Opens = append(slices.Clip(r.Opens), next.Opens...)
+		next.Locks = append(slices.Clip(r.Locks), next.Locks...)
+		next.Leases = append(slices.Clip(r.Leases), next.Leases...)
+		for _, link := range r.Deleting {
+			next.Deleting = with(next.Deleting, link)
+		}
+		s.give(id, e, next)
+		e.mu.Unlock()
+	}
+}
+
+// persist puts what changes of a file's record, as far as it is to outlive the
+// process, on stable storage before it returns. The caller has the entry's lock.
+func (b *Bolt) persist(id fs.FileID, e *entry, next *Record) error {
+	keeps := func(o Open) bool { return o.Handle.Kind == Persistent }
+	if e.stored == nil && !slices.ContainsFunc(next.Opens, keeps) {
+		return nil
+	}
+	key := encodeKey(id)
+	var was Record
+	if e.stored != nil && len(next.Deleting) > 0 {
+		var err error
+		if was, err = decodeRecord(key, e.stored); err != nil {
+			return err
+		}
+	}
+	var value []byte
+	if r := next.durable(&was); len(r.Opens) > 0 {
+		value = encodeRecord(key, &r)
+	}
+	if bytes.Equal(value, e.stored) {
+		return nil
+	}
+	if err := b.commits.do(key, value); err != nil {
+		return err
+	}
+	e.stored = value
 	return nil
 }
 
-// checkPages walks every page: what is not reachable, or reachable twice, is an error.
-func checkPages(tx *bolt.Tx, path string) (err error) {
-	st, err := os.Stat(path)
+// commit makes changes in one transaction.
+func (b *Bolt) commit(batch []*pending) error {
+	err := guarded(func() error {
+		return b.db.Update(func(tx *bolt.Tx) error { return putAll(tx, batch) })
+	})
 	if err != nil {
-		return err
-	}
-	if tx.Size() > st.Size() {
-		return fmt.Errorf("%d bytes of %d are there", st.Size(), tx.Size())
-	}
-	for e := range tx.Check() {
-		err = errors.Join(err, e)
+		b.log.Error("the sharing state cannot be kept: persistent handles will not be given, changed or closed until the server is started again",
+			"file", b.path, "err", err)
 	}
 	return err
 }
@@ -210,8 +326,40 @@ func checkPages(tx *bolt.Tx, path string) (err error) {
 // GUID is one that the file has been made with: it names the node.
 func (b *Bolt) GUID() [16]byte { return b.guid }
 
-// Close lets go of the file. Updates fail after it where they would need it.
+// Close lets go of the file. Updates that would need it fail with ErrStoreClosed.
 func (b *Bolt) Close() error {
-	b.closeOnce.Do(func() { b.closed = b.db.Close() })
-	return b.closed
+	b.commits.stop()
+	return b.db.Close()
+}
+
+// tally tells whether all records are there: how many, and a sum over them.
+type tally struct{ count, sum uint64 }
+
+func (t *tally) add(key, value []byte) {
+	t.count++
+	t.sum += digest(key, value)
+}
+
+func (t *tally) remove(key, value []byte) {
+	t.count--
+	t.sum -= digest(key, value)
+}
+
+func (t *tally) encode() []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, t.count), t.sum)
+}
+
+func (t *tally) decode(b []byte) error {
+	if len(b) != 16 {
+		return errTruncated
+	}
+	t.count, t.sum = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	return nil
+}
+
+func digest(key, value []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(key)
+	h.Write(value)
+	return h.Sum64()
 }

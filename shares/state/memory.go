@@ -17,9 +17,8 @@ const shards = 64
 type Memory struct {
 	seed   maphash.Seed
 	shards [shards]shard
-	// persist, if there is one, puts what is to outlive the process of a record that
-	// changes on stable storage. It runs under the file's lock; its error fails the Update.
-	persist atomic.Pointer[func(id fs.FileID, old, next *Record) error]
+	// disk, if there is one, keeps what is to outlive the process.
+	disk atomic.Pointer[Bolt]
 
 	ticket  atomic.Uint64
 	waitsMu sync.Mutex // guards waits; taken with no other lock held
@@ -32,10 +31,11 @@ type shard struct {
 }
 
 type entry struct {
-	mu    sync.Mutex // held while a Change runs and is committed; rec changes only under both
-	users int        // Updates that have it in hand
-	rec   Record
-	token Token
+	mu     sync.Mutex // held while a Change runs and is committed; rec changes only under both
+	users  int        // Updates that have it in hand
+	rec    Record
+	token  Token
+	stored []byte // what a Bolt keeps of rec, encoded; nil: nothing. Guarded by mu.
 }
 
 // NewMemory returns an empty Memory.
@@ -77,8 +77,8 @@ func (m *Memory) commit(id fs.FileID, fn Change) (Effects, error) {
 	if err != nil {
 		return Effects{}, err
 	}
-	if persist := m.persist.Load(); persist != nil {
-		if err := (*persist)(id, &e.rec, &changed); err != nil {
+	if disk := m.disk.Load(); disk != nil {
+		if err := disk.persist(id, e, &changed); err != nil {
 			return Effects{}, err
 		}
 	}
