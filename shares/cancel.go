@@ -11,11 +11,11 @@ import (
 // lane, so that what it is meant for has gone async, or has been answered, by then.
 func handleCancel(_ context.Context, r *request) error {
 	h := &r.hdr
-	r.conn.cancelAsync(errCancelled, func(q *request) bool {
+	r.conn.cancelAsync(errCancelled, func(op *asyncOp) bool {
 		if h.Flags&smb2.FlagAsyncCommand != 0 {
-			return q.asyncID == h.AsyncID
+			return op.id == h.AsyncID
 		}
-		return q.hdr.MessageID == h.MessageID
+		return op.message == h.MessageID
 	})
 	return nil
 }

@@ -40,39 +40,49 @@ func (ch *chain) note(r *request) {
 // maxChain bounds the commands of one compound.
 const maxChain = 256
 
-// runFrame answers every command of a frame, in order, into one frame of p. It
-// returns the request that has gone async, if the last one has.
-func (c *conn) runFrame(j *job, p *reply, r *request) (async bool, err error) {
-	p.begin(j.sealed)
-	var ch chain
-	rest := j.msg
-	for n := 0; ; n++ {
-		if n == maxChain {
-			return false, fatalf("compound of more than %d commands", maxChain)
+// frameRun is how far the work on a frame has come.
+type frameRun struct {
+	job   *job
+	rest  []byte // the commands that are left
+	taken int    // those that are not
+	chain chain
+}
+
+// runFrame answers the commands of a frame that are left, in order, into one frame
+// of p. It stops after one that has gone async, and returns that.
+func (c *conn) runFrame(f *frameRun, p *reply, r *request) (*asyncOp, error) {
+	for {
+		if f.taken == maxChain {
+			return nil, fatalf("compound of more than %d commands", maxChain)
 		}
 		r.reset(c, p)
-		if err := r.hdr.Decode(rest); err != nil {
-			return false, fatalf("%w", err)
+		if err := r.hdr.Decode(f.rest); err != nil {
+			return nil, fatalf("%w", err)
 		}
-		if r.msg, rest, err = smb2.SplitCompound(rest); err != nil {
-			return false, fatalf("compound: %w", err)
+		var err error
+		if r.msg, f.rest, err = smb2.SplitCompound(f.rest); err != nil {
+			return nil, fatalf("compound: %w", err)
 		}
-		if err := c.admit(r, j, n > 0 || rest != nil); err != nil {
-			return false, err
+		if err := c.admit(r, f.job, f.taken > 0 || f.rest != nil); err != nil {
+			return nil, err
 		}
-		r.mayWait, r.encrypted, r.last = true, j.sealed != nil, rest == nil
+		r.mayWait, r.encrypted, r.last = true, f.job.sealed != nil, f.rest == nil
 		r.related = r.hdr.IsRelated()
 		if !r.related {
-			ch = chain{}
-		} else if n == 0 {
-			ch.broken = smb2.StatusInvalidParameter // note 269
+			f.chain = chain{}
+		} else if f.taken == 0 {
+			f.chain.broken = smb2.StatusInvalidParameter // note 269
 		}
-		if err := c.run(r, &ch); err != nil {
-			return false, err
+		f.taken++
+		if err := c.run(r, &f.chain); err != nil {
+			return nil, err
 		}
-		ch.note(r)
-		if rest == nil {
-			return r.async != nil, nil
+		if r.async != nil {
+			return r.async, nil
+		}
+		f.chain.note(r)
+		if f.rest == nil {
+			return nil, nil
 		}
 	}
 }

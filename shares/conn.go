@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +31,9 @@ const (
 
 // conn is a client's connection (MS-SMB2 3.3.1.7).
 //
-// Lock order, outermost first: Server.mu, conn.mu, session.mu, an open's locks
-// (open.go), shares/state. share.mu, conn.creditMu and conn.writeMu are
-// innermost: nothing is locked while they are held.
+// Lock order, outermost first: session.setupMu, Server.mu, conn.mu, session.mu, an open's locks
+// (open.go), shares/state. share.mu, conn.creditMu, conn.writeMu and
+// notices.mu are innermost: nothing is locked while they are held.
 type conn struct {
 	srv    *Server
 	nc     net.Conn
@@ -58,14 +60,16 @@ type conn struct {
 
 	mu        sync.Mutex // after Server.mu
 	ended     bool
-	sessions  map[uint64]*session
+	sessions  map[uint64]*channel // Connection.SessionTable
 	async     map[uint64]*asyncOp
 	lastAsync uint64
 
-	last atomic.Pointer[session] // the session found last: a hint for findSession
+	last atomic.Pointer[channel] // found last: a hint for findChannel
 
 	creditMu sync.Mutex // guards window
 	window   window
+
+	notices notices
 
 	writeMu    sync.Mutex   // serialises writes to nc
 	writeSince atomic.Int64 // when the write in progress began, ns; 0 none
@@ -83,7 +87,7 @@ func newConn(srv *Server, nc net.Conn) *conn {
 		laneDone: make(chan struct{}),
 		work:     make(chan *job),
 		inFlight: newBudget(int64(srv.cfg.Limits.InFlight)),
-		sessions: map[uint64]*session{},
+		sessions: map[uint64]*channel{},
 		async:    map[uint64]*asyncOp{},
 		window:   newWindow(srv.cfg.Limits.Credits),
 	}
@@ -176,14 +180,15 @@ func (c *conn) unseal(j *job) error {
 	if err != nil {
 		return fatalError{err}
 	}
-	s := c.findSession(id)
-	if s == nil || !s.isValid() || s.opener == nil {
+	ch := c.findChannel(id)
+	if ch == nil || !ch.usable() || ch.session.opener == nil {
 		return fatalf("message encrypted for session %x, which has no key", id)
 	}
 	// Opening uses the bytes behind the frame, where the next may be already.
 	var next [smb2.SealTailroom]byte
 	tail := j.msg[len(j.msg):min(len(j.msg)+smb2.SealTailroom, cap(j.msg))]
 	copy(next[:], tail)
+	s := ch.session
 	msg, err := s.opener.Open(j.msg)
 	copy(tail, next[:])
 	if err != nil {
@@ -286,11 +291,15 @@ func (c *conn) flush() {
 	}
 }
 
-// send writes finished frames. A failure ends the connection.
+// send writes finished frames.
 func (c *conn) send(frames []byte) {
-	if len(frames) == 0 {
-		return
+	if len(frames) > 0 {
+		c.write(frames)
 	}
+}
+
+// write writes finished frames, one write at a time. A failure ends the connection.
+func (c *conn) write(frames []byte) error {
 	c.writeMu.Lock()
 	c.writeSince.Store(time.Now().UnixNano())
 	_, err := c.nc.Write(frames)
@@ -299,6 +308,7 @@ func (c *conn) send(frames []byte) {
 	if err != nil {
 		c.abort(fmt.Errorf("writing a response: %w", err))
 	}
+	return err
 }
 
 // abort ends the connection at once; serve takes it down.
@@ -315,41 +325,43 @@ func (c *conn) crashed(v any) error {
 	return fatalf("internal error")
 }
 
-// findSession finds a session of the connection, or nil.
-func (c *conn) findSession(id uint64) *session {
-	if s := c.last.Load(); s != nil && s.id == id {
-		return s
+// findChannel finds the channel by which the connection reaches a session, or nil.
+func (c *conn) findChannel(id uint64) *channel {
+	if ch := c.last.Load(); ch != nil && ch.session.id == id {
+		return ch
 	}
 	c.mu.Lock()
-	s := c.sessions[id]
-	if s != nil {
-		c.last.Store(s)
+	ch := c.sessions[id]
+	if ch != nil {
+		c.last.Store(ch)
 	}
 	c.mu.Unlock()
-	return s
+	return ch
 }
 
-// addSession enters a new session; false if the connection has ended or has too many.
-func (c *conn) addSession(s *session) bool {
+// addChannel enters a new channel; false if the connection has ended or has too
+// many, or one to that session.
+func (c *conn) addChannel(ch *channel) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	limit := c.srv.cfg.Limits.Sessions
 	if !c.authed.Load() {
 		limit = min(limit, maxUnauthSessions)
 	}
-	if c.ended || len(c.sessions) >= limit {
+	if c.ended || len(c.sessions) >= limit || c.sessions[ch.session.id] != nil {
 		return false
 	}
-	c.sessions[s.id] = s
+	c.sessions[ch.session.id] = ch
 	return true
 }
 
-func (c *conn) removeSession(s *session) {
+func (c *conn) removeChannel(ch *channel) {
 	c.mu.Lock()
-	delete(c.sessions, s.id)
-	c.last.CompareAndSwap(s, nil)
+	if c.sessions[ch.session.id] == ch {
+		delete(c.sessions, ch.session.id)
+	}
+	c.last.CompareAndSwap(ch, nil)
 	c.mu.Unlock()
-	c.srv.forgetSession(s)
 }
 
 // teardown ends what the connection leaves behind (MS-SMB2 3.3.7.1).
@@ -360,15 +372,13 @@ func (c *conn) teardown(err error) {
 	}
 	c.mu.Lock()
 	c.ended = true
-	list := make([]*session, 0, len(c.sessions))
-	for _, s := range c.sessions {
-		list = append(list, s)
-	}
+	list := slices.Collect(maps.Values(c.sessions))
 	c.mu.Unlock()
-	c.cancelAsync(why, func(*request) bool { return true })
+	c.cancelAsync(why, func(*asyncOp) bool { return true })
 	c.asyncs.Wait()
-	for _, s := range list {
-		s.end(context.Background(), why)
+	for _, ch := range list {
+		c.removeChannel(ch)
+		ch.session.dropChannel(context.Background(), ch, why)
 	}
 	c.cancel(why)
 	c.nc.Close()

@@ -103,9 +103,6 @@ func (c *conn) run(r *request, ch *chain) error {
 	if err == nil {
 		err = commandOf(r.hdr.Command).handle(c.ctx, r)
 	}
-	if r.asyncID == 0 {
-		r.leaveOpen()
-	}
 	switch {
 	case r.hdr.Command == smb2.CommandCancel && !isFatal(err):
 		return nil
@@ -113,14 +110,18 @@ func (c *conn) run(r *request, ch *chain) error {
 	case err == nil:
 		r.fail(smb2.StatusInternalError)
 	case errors.Is(err, errWouldWait):
+		r.leaveOpen()
 		return errWouldWait
 	case isFatal(err):
+		r.leaveOpen()
 		return err
 	default:
 		r.fail(statusOf(err))
 	}
-	if r.asyncID != 0 {
+	if r.async != nil {
 		r.interim()
+	} else {
+		r.done()
 	}
 	c.srv.metrics.request(r)
 	if r.failed() {
@@ -170,15 +171,19 @@ func (c *conn) checkSession(r *request, ch *chain) error {
 			ch.broken = smb2.StatusInvalidParameter
 		}
 	}
-	if r.hdr.SessionID != 0 {
-		r.session = c.findSession(r.hdr.SessionID)
-	}
 	ch.sessionID, ch.treeID, ch.started = r.hdr.SessionID, r.hdr.TreeID, true
-	s, code := r.session, r.hdr.Command
-	ended := s != nil && code != smb2.CommandSessionSetup && !s.isValid()
-	if ended {
-		r.session = nil // its keys may be about to be made
+	code, ended := r.hdr.Command, false
+	if r.hdr.SessionID != 0 {
+		to := c.findChannel(r.hdr.SessionID)
+		switch {
+		case to == nil:
+		case code != smb2.CommandSessionSetup && !to.usable():
+			ended = true // or its keys may be about to be made
+		default:
+			r.channel, r.session = to, to.session
+		}
 	}
+	s := r.session
 	switch {
 	case r.related && ch.broken != 0:
 		return ch.broken
@@ -187,7 +192,7 @@ func (c *conn) checkSession(r *request, ch *chain) error {
 	case s == nil:
 		return c.checkNoSession(r)
 	}
-	if err := c.verify(r, s); err != nil {
+	if err := c.verify(r); err != nil {
 		return err
 	}
 	if code == smb2.CommandSessionSetup || code == smb2.CommandNegotiate {
@@ -221,7 +226,8 @@ func (c *conn) checkNoSession(r *request) error {
 }
 
 // verify checks the request's signature, or that it needs none (MS-SMB2 3.3.5.2.4).
-func (c *conn) verify(r *request, s *session) error {
+func (c *conn) verify(r *request) error {
+	s, signer := r.session, r.channel.signer
 	if r.encrypted {
 		return nil // authenticated by the cipher
 	}
@@ -231,13 +237,13 @@ func (c *conn) verify(r *request, s *session) error {
 		}
 		return nil
 	}
-	if s.signer == nil {
+	if signer == nil {
 		if r.hdr.Command == smb2.CommandSessionSetup {
 			return nil // a leg of the first authentication: there is no key yet
 		}
 		return smb2.StatusNotSupported
 	}
-	if !s.signer.Verify(r.msg) {
+	if !signer.Verify(r.msg) {
 		c.log.Warn("bad signature", "user", s.user, "session", s.id, "command", r.hdr.Command.String())
 		return smb2.StatusAccessDenied
 	}
@@ -301,9 +307,9 @@ func (c *conn) findOpen(r *request, ch *chain, cmd *command) error {
 		return nil
 	}
 	o := r.session.findOpen(id)
-	if o == nil || o.tree != r.tree || !o.busy.enter() {
+	if o == nil || o.tree != r.tree {
 		return smb2.StatusFileClosed
 	}
-	r.open, r.inside = o, true
-	return nil
+	r.open = o
+	return r.enterOpen()
 }

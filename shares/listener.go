@@ -139,8 +139,8 @@ func (c *conn) overdue(now time.Time) error {
 func (c *conn) hasOpens() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.sessions {
-		if s.countOpens() > 0 {
+	for _, ch := range c.sessions {
+		if ch.session.countOpens() > 0 {
 			return true
 		}
 	}

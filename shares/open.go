@@ -114,7 +114,7 @@ func (o *open) close(ctx context.Context, why error) error {
 	o.listing.close()
 	file, err := o.release(ctx)
 	if err != nil {
-		o.session.conn.log.Warn("close failed", "file", file, "reason", why, "err", err)
+		o.session.log.Warn("close failed", "file", file, "reason", why, "err", err)
 	}
 	return err
 }

@@ -74,7 +74,7 @@ func (o *open) queryStat(ctx context.Context, class fscc.InfoClass, info *fs.Inf
 	case fscc.FileAttributeTagInformation:
 		return whole(&fscc.AttributeTagInfo{Attributes: attributes(info)})
 	case fscc.FileIdInformation:
-		if o.session.conn.neg.dialect < smb2.Dialect300 {
+		if o.session.dialect < smb2.Dialect300 {
 			return answer{}, smb2.StatusNotSupported
 		}
 		id := &fscc.IDInfo{VolumeSerialNumber: info.ID.Volume}
@@ -147,7 +147,7 @@ func (o *open) queryAll(ctx context.Context, info *fs.Info) (answer, error) {
 
 // queryName is FileNormalizedNameInformation: SMB 3.1.1 only (MS-SMB2 3.3.5.20.1).
 func (o *open) queryName() (answer, error) {
-	if o.session.conn.neg.dialect < smb2.Dialect311 {
+	if o.session.dialect < smb2.Dialect311 {
 		return answer{}, smb2.StatusNotSupported
 	}
 	name, err := o.wireName()

@@ -23,12 +23,13 @@ type reply struct {
 	frame  int      // where the open frame begins in buf; -1 none
 	sealer *session // the open frame will be sealed with this session's key
 	parts  []part   // responses of the open frame
+	holds  int      // of its responses that notices wait for; see request.holdNotices
 }
 
 // part is one response of a frame.
 type part struct {
-	at     int      // its header in the buffer
-	signer *session // nil: not signed
+	at     int          // its header in the buffer
+	signer *smb2.Signer // nil: not signed
 }
 
 // begin opens a frame.
@@ -126,13 +127,13 @@ func (r *request) responseHeader(status smb2.Status) smb2.Header {
 
 // signer says whose key signs the response, if any (MS-SMB2 3.3.4.1.1). A sealed
 // response is not signed, nor is an interim one.
-func (r *request) signer(status smb2.Status) *session {
-	s := r.session
-	if s == nil || r.reply.sealer != nil || status == smb2.StatusPending || s.signer == nil {
+func (r *request) signer(status smb2.Status) *smb2.Signer {
+	ch := r.channel
+	if ch == nil || r.reply.sealer != nil || status == smb2.StatusPending {
 		return nil
 	}
-	if r.hdr.Flags&smb2.FlagSigned != 0 || s.signingRequired || r.sign {
-		return s
+	if r.hdr.Flags&smb2.FlagSigned != 0 || ch.session.signingRequired || r.sign {
+		return ch.signer
 	}
 	return nil
 }
@@ -156,7 +157,7 @@ func (p *reply) end() error {
 			if i+1 < len(p.parts) {
 				end = p.parts[i+1].at
 			}
-			q.signer.signer.Sign(p.buf.b[q.at:end])
+			q.signer.Sign(p.buf.b[q.at:end])
 		}
 	}
 	if p.sealer != nil {

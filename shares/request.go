@@ -31,7 +31,8 @@ type body interface {
 // return; a function given to goAsync may use both until it returns.
 type request struct {
 	conn    *conn
-	session *session // nil where the command needs none
+	channel *channel // over which the session's request came; nil where the command needs none
+	session *session // the channel's
 	tree    *tree    // nil where the command needs none
 	open    *open    // found by dispatch from the FileId; CREATE sets it to what it opened
 	inside  bool     // the open's gate has been entered: it stays with its session until leaveOpen
@@ -46,11 +47,11 @@ type request struct {
 
 	reply     *reply
 	responded bool
-	sign      bool        // signed even though the request was not
-	status    smb2.Status // what was responded
-	granted   bool        // credits have been granted, with the interim response
-	asyncID   uint64      // nonzero once an interim response has been decided on
-	async     func(ctx context.Context) error
+	sign      bool          // signed even though the request was not
+	status    smb2.Status   // what was responded
+	granted   bool          // credits have been granted, with the interim response
+	asyncID   uint64        // nonzero once an interim response has been decided on
+	async     *asyncOp      // what is left to do after that
 	started   time.Duration // by clock
 
 	// Wire structs of the data path live here, so that handing them to an
@@ -117,21 +118,39 @@ var errorBody smb2.ErrorResponse
 // STATUS_INTERNAL_ERROR, as Windows has it (3.3.5.2.7, note 266). A handler does
 // nothing after goAsync but return what it returned.
 func (r *request) goAsync(fn func(ctx context.Context) error) error {
+	if r.mayWait && !r.last {
+		return smb2.StatusInternalError
+	}
+	return r.suspend(fn)
+}
+
+// suspend is goAsync for what waits for another client's answer to a break, and
+// may so in the middle of a compound too (3.3.5.2.7, note 266): the commands
+// behind it are worked on after it, off the lane, on which the very answer may
+// arrive. Responses so far leave with the interim response; those of the rest
+// follow in one frame.
+func (r *request) suspend(fn func(ctx context.Context) error) error {
 	if !r.mayWait {
 		return errWouldWait
-	}
-	if !r.last {
-		return smb2.StatusInternalError
 	}
 	if r.asyncID != 0 {
 		return errResponded
 	}
-	id, err := r.conn.newAsync(r)
+	op, err := r.conn.newAsync(r)
 	if err != nil {
 		return err
 	}
-	r.asyncID, r.async = id, fn
+	op.run = fn
+	r.asyncID, r.async = op.id, op
 	return nil
+}
+
+// done ends the work on a request that has been answered, but for sending that.
+func (r *request) done() {
+	if r.hdr.Command == smb2.CommandCreate && r.open != nil && !r.failed() {
+		r.open.busy.start(r.sequence())
+	}
+	r.leaveOpen()
 }
 
 // interim makes the interim response (MS-SMB2 3.3.4.2). The final one follows in
@@ -141,18 +160,10 @@ func (r *request) interim() {
 	r.reply.add(r, smb2.StatusPending, &errorBody, 0)
 }
 
-// leaveOpen says that the request is done with its open, if it has one.
-func (r *request) leaveOpen() {
-	if r.inside {
-		r.inside = false
-		r.open.busy.leave()
-	}
-}
-
 // reset makes r ready for the next command of c.
 func (r *request) reset(c *conn, p *reply) {
 	r.conn, r.reply = c, p
-	r.session, r.tree, r.open = nil, nil, nil
+	r.channel, r.session, r.tree, r.open = nil, nil, nil, nil
 	r.msg, r.async, r.asyncID = nil, nil, 0
 	r.mayWait, r.encrypted, r.related, r.last = false, false, false, false
 	r.responded, r.sign, r.granted, r.status = false, false, false, 0

@@ -15,6 +15,7 @@ import (
 
 	"lunless/shares/state"
 	"lunless/smbstore/auth"
+	"lunless/smbstore/smb2"
 )
 
 // ErrServerClosed is what Serve returns after Shutdown.
@@ -41,7 +42,8 @@ type Server struct {
 
 	mu        sync.Mutex // outermost but for stateMu
 	shares    map[string]*share
-	sessions  map[uint64]*session // GlobalSessionTable
+	sessions  map[uint64]*session                 // GlobalSessionTable
+	clients   map[smb2.GUID]map[*session]struct{} // by ClientGuid
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
 
@@ -57,7 +59,7 @@ func New(cfg Config) (_ *Server, err error) {
 	srv := &Server{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(), store: state.NewMemory(),
 		stop:   make(chan struct{}),
-		shares: map[string]*share{}, sessions: map[uint64]*session{},
+		shares: map[string]*share{}, sessions: map[uint64]*session{}, clients: map[smb2.GUID]map[*session]struct{}{},
 		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 	}
 	defer func() {
@@ -168,12 +170,20 @@ func (srv *Server) addSession(s *session) {
 		s.id = srv.ids.next()
 	}
 	srv.sessions[s.id] = s
+	if srv.clients[s.clientGUID] == nil {
+		srv.clients[s.clientGUID] = map[*session]struct{}{}
+	}
+	srv.clients[s.clientGUID][s] = struct{}{}
 }
 
 func (srv *Server) forgetSession(s *session) {
 	srv.mu.Lock()
 	if srv.sessions[s.id] == s {
 		delete(srv.sessions, s.id)
+		delete(srv.clients[s.clientGUID], s)
+		if len(srv.clients[s.clientGUID]) == 0 {
+			delete(srv.clients, s.clientGUID)
+		}
 	}
 	srv.mu.Unlock()
 }

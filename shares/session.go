@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -13,27 +14,41 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// session is an authenticated user on a connection (MS-SMB2 3.3.1.8).
+// session is an authenticated user (MS-SMB2 3.3.1.8). It lives in the server's
+// table and is reached over its channels, one a connection; it ends with the last
+// of them. What is open in it belongs to it, not to any connection.
 type session struct {
 	id      uint64
-	conn    *conn
+	srv     *Server
+	log     *slog.Logger // of the connection it began on
 	created time.Time
 
-	// Set while the session is set up, under the connection's lane, and not
-	// changed once it is valid.
+	// Of the connection the session began on; those of its other channels agree.
+	dialect    smb2.Dialect
+	clientGUID smb2.GUID
+	cipher     smb2.Cipher
+	signing    smb2.SigningAlgorithm
+
+	// setupMu serialises the legs of authentications, on whichever channel they
+	// arrive. It is outermost.
+	setupMu sync.Mutex
+
+	// Set while the session is set up, under setupMu, and not changed once it is
+	// valid.
 	user            string     // DOMAIN\name, for logs
 	token           fscc.Token // who the user is to security descriptors
 	anonymous       bool
 	signingRequired bool
 	encrypt         bool         // every request must arrive encrypted
-	signer          *smb2.Signer // nil for an anonymous session
-	sealer          *smb2.Sealer // nil where the connection cannot encrypt
+	signer          *smb2.Signer // Session.SigningKey: the first channel's; nil for an anonymous session
+	sealer          *smb2.Sealer // nil where the connection cannot encrypt; all channels share its nonces
 	opener          *smb2.Opener
-	setup           sessionSetup // the exchange in progress
 
 	valid atomic.Bool // authenticated, and not ended; set under mu, after all above
 
 	mu       sync.RWMutex // after conn.mu; before an open's locks
+	ended    bool         // or about to: takes no channel any more
+	channels []*channel   // those that are bound, oldest first
 	trees    map[uint32]*tree
 	lastTree uint32
 	opens    map[uint64]*open // by the volatile part of the FileId
@@ -41,10 +56,11 @@ type session struct {
 
 // Reasons for which the context of an async request ends.
 var (
-	errCancelled   = errors.New("cancelled by the client")
-	errConnEnded   = errors.New("connection ended")
-	errShareGone   = errors.New("share removed")
-	errServerStops = errors.New("server is stopping")
+	errCancelled    = errors.New("cancelled by the client")
+	errConnEnded    = errors.New("connection ended")
+	errSessionEnded = errors.New("session ended")
+	errShareGone    = errors.New("share removed")
+	errServerStops  = errors.New("server is stopping")
 )
 
 // isValid reports whether the session is authenticated and has not ended.
@@ -78,8 +94,8 @@ func (s *session) addOpen(o *open) bool {
 		return false
 	}
 	s.opens[o.id.Volatile] = o
-	s.conn.srv.opens.Add(1)
-	s.conn.srv.metrics.opens.Inc()
+	s.srv.opens.Add(1)
+	s.srv.metrics.opens.Inc()
 	return true
 }
 
@@ -92,8 +108,8 @@ func (s *session) removeOpen(o *open) bool {
 		return false
 	}
 	delete(s.opens, o.id.Volatile)
-	s.conn.srv.opens.Add(-1)
-	s.conn.srv.metrics.opens.Dec()
+	s.srv.opens.Add(-1)
+	s.srv.metrics.opens.Dec()
 	return true
 }
 
@@ -107,7 +123,7 @@ func (s *session) countOpens() int {
 // mayOpen says whether the session may open one more. That the process runs out of
 // descriptors would shut out everybody.
 func (s *session) mayOpen() bool {
-	srv := s.conn.srv
+	srv := s.srv
 	limit := srv.cfg.Limits.Opens
 	if s.anonymous {
 		limit = min(limit, maxAnonymousOpens)
@@ -128,32 +144,40 @@ func (s *session) openList(t *tree) []*open {
 	return list
 }
 
-// closeOpens closes the opens of one tree connect or (nil) of all (MS-SMB2 3.3.4.17).
+// closeOpens closes the opens of one tree connect or (nil) of all (MS-SMB2
+// 3.3.4.17), each once its requests in flight are through.
 func (s *session) closeOpens(ctx context.Context, t *tree, why error) {
 	for _, o := range s.openList(t) {
 		if s.removeOpen(o) {
+			o.drain(why)
 			o.close(ctx, why)
 		}
 	}
 }
 
-// end takes the session down: its requests in progress are cancelled, its tree
-// connects and opens closed. It may be called more than once.
+// end takes the session down on all its channels: its requests in progress are
+// cancelled, its tree connects and opens closed. It may be called more than once.
 func (s *session) end(ctx context.Context, why error) {
-	s.conn.removeSession(s)
+	s.srv.forgetSession(s)
 	s.mu.Lock()
+	s.ended = true
 	wasValid := s.valid.Swap(false)
+	channels := s.channels
+	s.channels = nil
 	trees := slices.Collect(maps.Values(s.trees))
 	clear(s.trees)
 	s.mu.Unlock()
 
-	s.conn.cancelAsync(why, func(r *request) bool { return r.session == s })
+	for _, ch := range channels {
+		ch.conn.removeChannel(ch)
+		ch.conn.cancelAsync(why, func(op *asyncOp) bool { return op.session == s })
+	}
 	for _, t := range trees {
 		t.share.disconnect(t)
 	}
 	s.closeOpens(ctx, nil, why)
 	if wasValid {
-		s.conn.srv.metrics.sessions.Dec()
-		s.conn.log.Info("session ended", "user", s.user, "session", s.id, "reason", why)
+		s.srv.metrics.sessions.Dec()
+		s.log.Info("session ended", "user", s.user, "session", s.id, "reason", why)
 	}
 }

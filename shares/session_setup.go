@@ -10,11 +10,11 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// sessionSetup is an authentication in progress: of a new session, or of one
-// that is valid already.
+// sessionSetup is an authentication in progress on a channel: of a new session,
+// of one that is valid already, or to bind one to another connection.
 type sessionSetup struct {
 	acceptor auth.Acceptor
-	again    bool             // the session has been authenticated before: its keys stay
+	again    bool             // reauthentication: the keys stay
 	preauth  smb2.PreauthHash // 3.1.1
 }
 
@@ -25,46 +25,56 @@ func handleSessionSetup(ctx context.Context, r *request) error {
 		return err
 	}
 	c := r.conn
+	binding := q.Flags&smb2.SessionFlagBinding != 0
 	switch {
 	case c.srv.cfg.Encrypt && c.neg.cipher == 0:
 		return smb2.StatusAccessDenied
-	case q.Flags&smb2.SessionFlagBinding != 0:
-		return smb2.StatusRequestNotAccepted // no multichannel: nothing binds here
+	case binding:
+		return smb2.StatusRequestNotAccepted
 	case r.hdr.SessionID == 0:
-		s, err := c.newSession()
+		ch, err := c.newSession()
 		if err != nil {
 			return err
 		}
-		r.session, r.hdr.SessionID = s, s.id
-	case r.session == nil:
+		r.channel, r.session, r.hdr.SessionID = ch, ch.session, ch.session.id
+	case r.channel == nil:
 		return smb2.StatusUserSessionDeleted
 	}
-	return r.session.authenticate(ctx, r, &q)
+	s := r.session
+	s.setupMu.Lock()
+	defer s.setupMu.Unlock()
+	return r.channel.authenticate(ctx, r, &q)
 }
 
 // newSession makes a session that is not authenticated yet (MS-SMB2 3.3.5.5.1).
-func (c *conn) newSession() (*session, error) {
-	s := &session{conn: c, created: time.Now(), trees: map[uint32]*tree{}, opens: map[uint64]*open{}}
+func (c *conn) newSession() (*channel, error) {
+	s := &session{
+		srv: c.srv, log: c.log, created: time.Now(), trees: map[uint32]*tree{}, opens: map[uint64]*open{},
+		dialect: c.neg.dialect, clientGUID: c.neg.clientGUID, cipher: c.neg.cipher, signing: c.neg.signing,
+	}
+	ch := &channel{session: s, conn: c}
+	s.channels = []*channel{ch}
 	c.srv.addSession(s)
-	if !c.addSession(s) {
+	if !c.addChannel(ch) {
 		c.srv.forgetSession(s)
 		return nil, smb2.StatusInsufficientResources
 	}
-	return s, nil
+	return ch, nil
 }
 
-// authenticate takes one token of the exchange (MS-SMB2 3.3.5.5.3).
-func (s *session) authenticate(ctx context.Context, r *request, q *smb2.SessionSetupRequest) error {
-	c, p := s.conn, &s.setup
+// authenticate takes one token of the exchange (MS-SMB2 3.3.5.5.3). The session's
+// setupMu is held.
+func (ch *channel) authenticate(ctx context.Context, r *request, q *smb2.SessionSetupRequest) error {
+	c, s, p := ch.conn, ch.session, &ch.setup
 	if p.acceptor == nil {
-		*p = sessionSetup{acceptor: auth.NewSPNEGOAcceptor(c.srv.auth), again: s.isValid(), preauth: c.neg.preauth}
+		*p = sessionSetup{acceptor: auth.NewSPNEGOAcceptor(c.srv.auth), again: ch.bound.Load(), preauth: c.neg.preauth}
 	}
 	if c.neg.dialect == smb2.Dialect311 && !p.again {
 		p.preauth.Update(r.msg)
 	}
 	out, done, err := p.acceptor.Accept(q.SecurityBuffer)
 	if err == nil && done {
-		err = s.accept(p, q)
+		err = ch.accept(q)
 	}
 	if err != nil {
 		status := c.srv.authFailed(c, p.acceptor.Identity(), err)
@@ -91,50 +101,67 @@ func (s *session) authenticate(ctx context.Context, r *request, q *smb2.SessionS
 	return r.respond(resp)
 }
 
-// accept makes the session valid for whoever has been authenticated.
-func (s *session) accept(p *sessionSetup, q *smb2.SessionSetupRequest) error {
-	c := s.conn
+// accept takes the outcome of an exchange: whoever has been authenticated.
+func (ch *channel) accept(q *smb2.SessionSetupRequest) error {
+	s, p := ch.session, &ch.setup
 	id := p.acceptor.Identity()
-	if p.again {
-		return s.acceptAgain(id)
+	user, err := s.srv.identify(id)
+	switch {
+	case err != nil:
+		return err
+	case p.again:
+		return s.acceptAgain(user)
 	}
-	user, err := c.srv.identify(id)
-	if err != nil {
+	if err := ch.acceptFirst(q, user, id.Anonymous); err != nil {
 		return err
 	}
-	s.user, s.token, s.anonymous = user.name, user.token, id.Anonymous
-	if s.anonymous {
+	ch.conn.authenticated(s)
+	return nil
+}
+
+// acceptFirst makes the session valid.
+func (ch *channel) acceptFirst(q *smb2.SessionSetupRequest, user identity, anonymous bool) error {
+	s, c := ch.session, ch.conn
+	s.user, s.token, s.anonymous = user.name, user.token, anonymous
+	if anonymous {
 		if c.srv.cfg.NoAnonymous || c.srv.cfg.Encrypt {
 			return errAnonymous
 		}
-	} else if err := s.setKeys(p); err != nil {
+	} else if err := ch.setKeys(); err != nil {
 		return err
 	}
 	want := smb2.SecurityMode(q.SecurityMode) | c.neg.clientMode | c.neg.serverMode
-	s.signingRequired = !s.anonymous && want&smb2.SigningRequired != 0
+	s.signingRequired = !anonymous && want&smb2.SigningRequired != 0
 	if c.srv.cfg.Encrypt {
 		s.encrypt, s.signingRequired = true, false
 	}
-	s.valid.Store(true)
-	if !s.anonymous {
-		c.authed.Store(true)
-		c.creditMu.Lock()
-		c.window.ahead = overdraft
-		c.creditMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended { // meanwhile, with its connection
+		return errConnEnded
 	}
+	s.valid.Store(true)
+	ch.bound.Store(true)
 	c.srv.metrics.sessions.Inc()
 	c.log.Info("session started", "user", s.user, "session", s.id, "dialect", c.neg.dialect.String(),
 		"signed", s.signingRequired, "encrypted", s.encrypt, "cipher", c.neg.cipher.String())
 	return nil
 }
 
+// authenticated lets the connection have what only those get who are known.
+func (c *conn) authenticated(s *session) {
+	if s.anonymous {
+		return
+	}
+	c.authed.Store(true)
+	c.creditMu.Lock()
+	c.window.ahead = overdraft
+	c.creditMu.Unlock()
+}
+
 // acceptAgain ends a reauthentication: keys and security context stay, so it has
 // to be the same user (MS-SMB2 3.3.5.5.2).
-func (s *session) acceptAgain(id auth.Identity) error {
-	user, err := s.conn.srv.identify(id)
-	if err != nil {
-		return err
-	}
+func (s *session) acceptAgain(user identity) error {
 	if user.name != s.user {
 		return errOtherUser
 	}
@@ -146,9 +173,9 @@ var (
 	errOtherUser = errors.New("reauthenticated as another user")
 )
 
-// setKeys derives the session's keys (MS-SMB2 3.3.5.5.3).
-func (s *session) setKeys(p *sessionSetup) error {
-	n := &s.conn.neg
+// setKeys derives the keys of a session on its first channel (MS-SMB2 3.3.5.5.3).
+func (ch *channel) setKeys() error {
+	s, n, p := ch.session, &ch.conn.neg, &ch.setup
 	keys := smb2.KeyInput{
 		Dialect: n.dialect, Cipher: n.cipher, Key: p.acceptor.SessionKey(), Preauth: &p.preauth, IsServer: true,
 	}.Derive()
@@ -156,6 +183,7 @@ func (s *session) setKeys(p *sessionSetup) error {
 	if s.signer, err = smb2.NewSigner(n.signing, keys.Signing); err != nil {
 		return err
 	}
+	ch.signer = s.signer
 	if n.cipher == 0 {
 		return nil
 	}

@@ -51,7 +51,7 @@ func (s *share) connect(t *tree) bool {
 		return false
 	}
 	s.trees[t] = struct{}{}
-	t.session.conn.srv.metrics.trees.Inc()
+	t.session.srv.metrics.trees.Inc()
 	return true
 }
 
@@ -60,7 +60,7 @@ func (s *share) disconnect(t *tree) {
 	defer s.mu.Unlock()
 	if _, ok := s.trees[t]; ok {
 		delete(s.trees, t)
-		t.session.conn.srv.metrics.trees.Dec()
+		t.session.srv.metrics.trees.Dec()
 	}
 }
 

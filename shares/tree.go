@@ -31,9 +31,9 @@ func (t *tree) end(ctx context.Context, why error) bool {
 	if !there {
 		return false
 	}
-	s.conn.cancelAsync(why, func(r *request) bool { return r.tree == t })
+	s.cancelAsync(why, func(op *asyncOp) bool { return op.tree == t })
 	s.closeOpens(ctx, t, why)
 	t.share.disconnect(t)
-	s.conn.log.Info("tree disconnected", "user", s.user, "share", t.share.Name, "reason", why)
+	s.log.Info("tree disconnected", "user", s.user, "share", t.share.Name, "reason", why)
 	return true
 }

@@ -59,7 +59,7 @@ func (s *session) addTree(t *tree) error {
 	if !s.valid.Load() {
 		return smb2.StatusUserSessionDeleted
 	}
-	if len(s.trees) >= s.conn.srv.cfg.Limits.Trees {
+	if len(s.trees) >= s.srv.cfg.Limits.Trees {
 		return smb2.StatusInsufficientResources
 	}
 	if !t.share.connect(t) {
@@ -81,7 +81,7 @@ func (t *tree) response() *smb2.TreeConnectResponse {
 		m.ShareType = smb2.ShareTypePipe
 		m.ShareFlags |= smb2.ShareFlagNoCaching
 	}
-	if t.share.ContinuouslyAvailable && t.session.conn.neg.dialect >= smb2.Dialect300 {
+	if t.share.ContinuouslyAvailable && t.session.dialect >= smb2.Dialect300 {
 		m.Capabilities |= smb2.ShareCapContinuousAvailability
 	}
 	if t.encrypt {

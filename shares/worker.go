@@ -136,6 +136,7 @@ type worker struct {
 	c     *conn
 	reply reply
 	req   *request
+	frame frameRun
 }
 
 // do answers one frame. An error ends the connection.
@@ -178,20 +179,23 @@ func (w *worker) answer(j *job) error {
 	if w.req == nil {
 		w.req = new(request)
 	}
+	w.frame = frameRun{job: j, rest: j.msg}
 	w.reply.buf = getBuffer(0)
-	async, err := c.runFrame(j, &w.reply, w.req)
+	w.reply.begin(j.sealed)
+	op, err := c.runFrame(&w.frame, &w.reply, w.req)
 	if err == nil {
 		if err = w.reply.end(); err == nil {
 			c.send(w.reply.buf.b)
 		}
 	}
+	c.releaseNotices(&w.reply)
 	w.reply.buf.release()
-	if async && err == nil {
-		c.startAsync(w.req, j)
+	if op != nil && err == nil {
+		f := w.frame
+		c.startAsync(op, &f)
 		w.req = nil
 		return nil
 	}
-	w.req.leaveOpen()
 	c.release(j)
 	return err
 }

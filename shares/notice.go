@@ -1,0 +1,238 @@
+package shares
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lunless/smbstore/smb2"
+)
+
+// What a notice may wait for.
+const (
+	noticeTimeout = 5 * time.Second // to be written to one connection, before another is tried
+	noticeHold    = time.Second     // for the response that must be sent before it
+)
+
+var errNoChannel = errors.New("no connection of the client takes a notification")
+
+// notices are the messages a connection sends that answer no request: breaks of
+// oplocks and leases (MS-SMB2 2.2.23). They have a goroutine of their own while
+// there are any, so that whoever sends one never waits for the client.
+type notices struct {
+	mu       sync.Mutex // innermost
+	queue    []*notice
+	busy     bool          // the goroutine is there
+	holds    int           // responses on their way that must go first
+	released chan struct{} // made while holds > 0 and someone waits; closed at 0
+}
+
+// notice is one such message on one connection.
+type notice struct {
+	frame   []byte
+	state   atomic.Int32
+	written chan error
+}
+
+const (
+	noticeQueued int32 = iota
+	noticeTaken        // being written
+	noticeGivenUp
+)
+
+// target is a way to a client.
+type target struct {
+	conn *conn
+	seal *session // whose key seals the message; nil: it is sent in the clear
+}
+
+// sendNotice sends an OPLOCK_BREAK notification about an open of the session to
+// its client, over the first of its channels that takes it (MS-SMB2 3.3.4.6). It
+// returns at once; done is called when the message has been given to a
+// connection, or with errNoChannel when there is none left to try. The message is
+// not signed, and sealed if the session is, or if seal asks for that.
+func (s *session) sendNotice(m body, seal bool, done func(error)) {
+	go func() { done(deliver(s.targets(seal), s.id, m)) }()
+}
+
+// sendNotice sends a lease's OPLOCK_BREAK notification to a client, over the first
+// connection of any of its sessions that takes it (MS-SMB2 3.3.4.7).
+// session.sendNotice says the rest.
+func (srv *Server) sendNotice(client smb2.GUID, m body, seal bool, done func(error)) {
+	go func() {
+		var list []target
+		for _, s := range srv.sessionsOf(client) {
+			list = append(list, s.targets(seal)...)
+		}
+		done(deliver(list, 0, m))
+	}()
+}
+
+// targets are the session's channels, oldest first.
+func (s *session) targets(seal bool) []target {
+	if !s.isValid() || s.anonymous {
+		return nil
+	}
+	var list []target
+	for _, ch := range s.channelList() {
+		t := target{conn: ch.conn}
+		if s.encrypt || seal && s.sealer != nil {
+			t.seal = s
+		}
+		list = append(list, t)
+	}
+	return list
+}
+
+// sessionsOf are the sessions of a client, in no order.
+func (srv *Server) sessionsOf(client smb2.GUID) []*session {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	var list []*session
+	for s := range srv.clients[client] {
+		list = append(list, s)
+	}
+	return list
+}
+
+// deliver sends a notification over the first of the connections that takes it.
+func deliver(list []target, sessionID uint64, m body) error {
+	tried := map[*conn]bool{}
+	for _, t := range list {
+		if tried[t.conn] {
+			continue
+		}
+		tried[t.conn] = true
+		frame, err := notification(t.seal, sessionID, m)
+		if err == nil {
+			err = t.conn.post(frame)
+		}
+		if err == nil {
+			return nil
+		}
+		t.conn.log.Info("notification not sent", "err", err)
+	}
+	return errNoChannel
+}
+
+// notification makes the frame of one (MS-SMB2 3.3.4.6, 3.3.4.7).
+func notification(seal *session, sessionID uint64, m body) ([]byte, error) {
+	head := frameHeader
+	if seal != nil {
+		head += smb2.TransformHeaderSize
+	}
+	frame := make([]byte, head+m.Size(), head+m.Size()+smb2.SealTailroom)
+	h := smb2.Header{
+		Command: smb2.CommandOplockBreak, Flags: smb2.FlagServerToRedir,
+		MessageID: ^uint64(0), SessionID: sessionID,
+	}
+	h.Encode(frame[head:])
+	m.Encode(frame[head:])
+	if seal != nil {
+		if err := seal.sealer.Seal(frame[frameHeader:]); err != nil {
+			return nil, err
+		}
+	}
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-frameHeader))
+	return frame, nil
+}
+
+// post hands a frame to the connection's notices and waits, not for long, until
+// it is written.
+func (c *conn) post(frame []byte) error {
+	n := &notice{frame: frame, written: make(chan error, 1)}
+	c.notices.mu.Lock()
+	c.notices.queue = append(c.notices.queue, n)
+	if !c.notices.busy {
+		c.notices.busy = true
+		go c.sendNotices()
+	}
+	c.notices.mu.Unlock()
+	timeout := time.NewTimer(noticeTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-n.written:
+		return err
+	case <-c.ctx.Done():
+		return errConnEnded
+	case <-timeout.C:
+	}
+	if n.state.CompareAndSwap(noticeQueued, noticeGivenUp) {
+		return errWriteTimeout
+	}
+	select {
+	case err := <-n.written:
+		return err
+	default:
+		return errWriteTimeout
+	}
+}
+
+// sendNotices writes what is queued, one after another.
+func (c *conn) sendNotices() {
+	q := &c.notices
+	for {
+		q.mu.Lock()
+		if len(q.queue) == 0 {
+			q.busy, q.queue = false, nil
+			q.mu.Unlock()
+			return
+		}
+		n := q.queue[0]
+		q.queue = q.queue[1:]
+		q.mu.Unlock()
+		q.awaitRelease()
+		if n.state.CompareAndSwap(noticeQueued, noticeTaken) {
+			n.written <- c.write(n.frame)
+		}
+	}
+}
+
+// holdNotices keeps notifications from overtaking the response of r: a client
+// must know of a lease or an oplock before it hears of its break. They are held
+// until the response has been sent, but for a long delay.
+func (r *request) holdNotices() {
+	q := &r.conn.notices
+	q.mu.Lock()
+	q.holds++
+	q.mu.Unlock()
+	r.reply.holds++
+}
+
+// releaseNotices ends the holds of the responses in p, which have been sent.
+func (c *conn) releaseNotices(p *reply) {
+	if p.holds == 0 {
+		return
+	}
+	q := &c.notices
+	q.mu.Lock()
+	q.holds -= p.holds
+	p.holds = 0
+	if q.holds == 0 && q.released != nil {
+		close(q.released)
+		q.released = nil
+	}
+	q.mu.Unlock()
+}
+
+// awaitRelease waits until nothing holds notices back, but not for long.
+func (q *notices) awaitRelease() {
+	q.mu.Lock()
+	if q.holds == 0 {
+		q.mu.Unlock()
+		return
+	}
+	if q.released == nil {
+		q.released = make(chan struct{})
+	}
+	released := q.released
+	q.mu.Unlock()
+	timeout := time.NewTimer(noticeHold)
+	defer timeout.Stop()
+	select {
+	case <-released:
+	case <-timeout.C:
+	}
+}
