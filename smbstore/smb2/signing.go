@@ -113,13 +113,16 @@ func (s *Signer) SignParts(head, rest []byte) {
 // call for, in time that does not depend on the answer. A message that is not
 // marked as signed, or is shorter than a header, never verifies. While Verify
 // runs, nothing else may read msg: its signature field may be cleared and put back.
-func (s *Signer) Verify(msg []byte) bool {
-	if len(msg) < HeaderSize || binary.LittleEndian.Uint32(msg[signFlagsAt:])&uint32(FlagSigned) == 0 {
+func (s *Signer) Verify(msg []byte) bool { return s.VerifyParts(msg, nil) }
+
+// VerifyParts is Verify for a message whose tail lies elsewhere, as SignParts has it.
+func (s *Signer) VerifyParts(head, rest []byte) bool {
+	if len(head) < HeaderSize || binary.LittleEndian.Uint32(head[signFlagsAt:])&uint32(FlagSigned) == 0 {
 		return false
 	}
 	st := s.pool.Get().(*signScratch)
-	s.sum(st, msg, nil)
-	ok := subtle.ConstantTimeCompare(st.tag[:signatureSize], msg[signSignatureAt:HeaderSize]) == 1
+	s.sum(st, head, rest)
+	ok := subtle.ConstantTimeCompare(st.tag[:signatureSize], head[signSignatureAt:HeaderSize]) == 1
 	s.pool.Put(st)
 	return ok
 }

@@ -187,6 +187,7 @@ const (
 	StatusPasswordMustChange               Status = 0xC0000224
 	StatusNotFound                         Status = 0xC0000225
 	StatusFailCheck                        Status = 0xC0000229
+	StatusDuplicateObjectid                Status = 0xC000022A
 	StatusObjectidExists                   Status = 0xC000022B
 	StatusRetry                            Status = 0xC000022D
 	StatusAccountLockedOut                 Status = 0xC0000234
@@ -384,6 +385,7 @@ var statusNames = map[Status]string{
 	StatusPasswordMustChange:               "PASSWORD_MUST_CHANGE",
 	StatusNotFound:                         "NOT_FOUND",
 	StatusFailCheck:                        "FAIL_CHECK",
+	StatusDuplicateObjectid:                "DUPLICATE_OBJECTID",
 	StatusObjectidExists:                   "OBJECTID_EXISTS",
 	StatusRetry:                            "RETRY",
 	StatusAccountLockedOut:                 "ACCOUNT_LOCKED_OUT",
