@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lunless/shares/accounts"
 	"lunless/shares/services"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
@@ -168,7 +169,9 @@ func (r *request) setPipeInfo(req *smb2.SetInfoRequest) error {
 // openPipe opens one of the server's pipes for the user: services.ErrNoSuchPipe.
 func (r *request) openPipe(ctx context.Context, name string) (*services.Pipe, error) {
 	s := r.session
-	return services.Open(ctx, name, services.Caller{User: s.user, Anonymous: s.anonymous}, (*serviceBackend)(r.conn.srv))
+	return services.Open(ctx, name, services.Caller{
+		User: s.user, Anonymous: s.anonymous, Admin: s.token.Has(fscc.SIDAdministrators),
+	}, (*serviceBackend)(r.conn.srv))
 }
 
 // serviceBackend is what the RPC services know of the server.
@@ -177,6 +180,9 @@ type serviceBackend Server
 func (b *serviceBackend) Server() services.Server {
 	return services.Server{Name: b.cfg.Name, Group: "WORKGROUP", VersionMajor: 10}
 }
+
+// Accounts are those of the server.
+func (b *serviceBackend) Accounts() *accounts.Store { return b.cfg.Accounts }
 
 // Shares lists the shares by name.
 func (b *serviceBackend) Shares(context.Context) ([]services.Share, error) {

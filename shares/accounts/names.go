@@ -156,9 +156,8 @@ func (s *Store) Token(user string) (fscc.Token, error) {
 		return fscc.Token{}, fmt.Errorf("accounts: user %q: %w", user, ErrDisabled)
 	}
 	t := fscc.Token{
-		User:       f.sid(f.Users[i].RID),
-		Group:      f.sid(ridNone),
-		Privileges: fscc.SeChangeNotifyPrivilege,
+		User:  f.sid(f.Users[i].RID),
+		Group: f.sid(ridNone),
 	}
 	t.Groups = append(t.Groups, t.Group, fscc.SIDEveryone, fscc.SIDNetwork, fscc.SIDAuthenticatedUsers, fscc.SIDNTLMAuthentication)
 	for _, g := range f.Groups {
@@ -166,11 +165,23 @@ func (s *Store) Token(user string) (fscc.Token, error) {
 			t.Groups = append(t.Groups, g.SID)
 		}
 	}
-	if t.Has(fscc.SIDAdministrators) {
-		t.Privileges |= fscc.SeSecurityPrivilege | fscc.SeTakeOwnershipPrivilege | fscc.SeBackupPrivilege |
-			fscc.SeRestorePrivilege | fscc.SeManageVolumePrivilege
+	for _, holder := range PrivilegeHolders {
+		if t.Has(holder.SID) {
+			t.Privileges |= holder.Privileges
+		}
 	}
 	return t, nil
+}
+
+// PrivilegeHolders are those whom privileges are assigned to, as Windows does.
+var PrivilegeHolders = []struct {
+	SID        fscc.SID
+	Privileges fscc.Privileges
+}{
+	{fscc.SIDAdministrators, fscc.SeSecurityPrivilege | fscc.SeTakeOwnershipPrivilege | fscc.SeBackupPrivilege |
+		fscc.SeRestorePrivilege | fscc.SeChangeNotifyPrivilege | fscc.SeManageVolumePrivilege},
+	{fscc.SIDBackupOperators, fscc.SeBackupPrivilege | fscc.SeRestorePrivilege | fscc.SeChangeNotifyPrivilege},
+	{fscc.SIDEveryone, fscc.SeChangeNotifyPrivilege},
 }
 
 // AnonymousToken is the token of a log-on without a user, which Everyone does not

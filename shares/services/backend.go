@@ -1,6 +1,10 @@
 package services
 
-import "context"
+import (
+	"context"
+
+	"lunless/shares/accounts"
+)
 
 // Server is what a node says of itself.
 type Server struct {
@@ -29,4 +33,6 @@ type Backend interface {
 	Server() Server
 	// Shares lists the shares in an order that stays as long as they do.
 	Shares(ctx context.Context) ([]Share, error)
+	// Accounts are who names and SIDs stand for.
+	Accounts() *accounts.Store
 }

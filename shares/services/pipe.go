@@ -1,6 +1,6 @@
 // Package services holds the RPC services of a share node behind the named
-// pipes of IPC$: srvsvc, which lists shares (MS-SRVS), and what little of wkssvc
-// clients ask for (MS-WKST).
+// pipes of IPC$: srvsvc, which lists shares (MS-SRVS), lsarpc, which gives names
+// to SIDs (MS-LSAT, MS-LSAD), and what little of wkssvc clients ask for (MS-WKST).
 package services
 
 import (
@@ -28,8 +28,9 @@ const maxUnread = rpc.MaxStub + rpc.MaxStub/8
 
 // Caller is who opened a pipe.
 type Caller struct {
-	User      string // DOMAIN\name
+	User      string // the account's name
 	Anonymous bool
+	Admin     bool // one of the administrators
 }
 
 // Pipe is one open of a named pipe in message mode: the client's end. All
@@ -57,6 +58,8 @@ func Open(ctx context.Context, name string, caller Caller, b Backend) (*Pipe, er
 		i = &rpc.Interface{Syntax: rpc.SyntaxSrvsvc, Call: c.srvsvc}
 	case "wkssvc":
 		i = &rpc.Interface{Syntax: rpc.SyntaxWkssvc, Call: c.wkssvc}
+	case "lsarpc", "lsass":
+		i = &rpc.Interface{Syntax: rpc.SyntaxLsarpc, Call: c.lsarpc}
 	default:
 		return nil, fmt.Errorf("open pipe %q: %w", name, ErrNoSuchPipe)
 	}

@@ -11,13 +11,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"lunless/shares/accounts"
 	"lunless/smbstore/rpc"
 )
 
 type backend struct {
-	shares []Share
-	err    error
+	shares   []Share
+	err      error
+	accounts *accounts.Store
 }
+
+func (b *backend) Accounts() *accounts.Store { return b.accounts }
 
 func (b *backend) Server() Server {
 	return Server{Name: "NODE1", Comment: "VM storage", Group: "WORKGROUP", VersionMajor: 10}
@@ -247,7 +251,7 @@ func TestBackendError(t *testing.T) {
 }
 
 func TestOpenUnknown(t *testing.T) {
-	for _, name := range []string{"lsarpc", "samr", "", `pipe\srvsvc`} {
+	for _, name := range []string{"samr", "samr", "", `pipe\srvsvc`} {
 		if _, err := Open(t.Context(), name, Caller{}, twoShares); !errors.Is(err, ErrNoSuchPipe) {
 			t.Errorf("Open(%q): %v, want ErrNoSuchPipe", name, err)
 		}

@@ -13,8 +13,9 @@ var started = time.Now()
 
 // calls performs the operations for one open pipe.
 type calls struct {
-	backend Backend
-	caller  Caller
+	backend  Backend
+	caller   Caller
+	policies policies
 }
 
 // srvsvc performs the operations of MS-SRVS 3.1.4 there are. NetrSessionEnum

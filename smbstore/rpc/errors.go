@@ -24,6 +24,7 @@ const (
 	FaultOperationRange   Fault = 0x1C010002 // nca_s_op_rng_error: no such operation
 	FaultUnknownInterface Fault = 0x1C010003 // nca_s_unk_if
 	FaultProtocol         Fault = 0x1C01000B // nca_s_proto_error
+	FaultContextMismatch  Fault = 0x1C00001A // nca_s_fault_context_mismatch: no such handle
 	FaultNoMemory         Fault = 0x1C00001B // nca_s_fault_remote_no_memory
 )
 
@@ -37,12 +38,14 @@ func (f Fault) Error() string {
 		return "rpc: fault: operation is not offered"
 	case FaultUnknownInterface:
 		return "rpc: fault: unknown interface"
+	case FaultContextMismatch:
+		return "rpc: fault: no such handle"
 	}
 	return fmt.Sprintf("rpc: fault %#08x", uint32(f))
 }
 
 // Status is the return value of an operation: a Windows error code (MS-ERREF
-// 2.2), 0 for success.
+// 2.2) or, of lsarpc, an NTSTATUS (2.3); 0 for success.
 type Status uint32
 
 // Statuses (MS-ERREF 2.2, MS-SRVS 2.2.2.9).
