@@ -106,7 +106,7 @@ func TestControlCodes(t *testing.T) {
 		{"no open", none, fscc.FSCTL_GET_COMPRESSION, nil, 2, smb2.StatusFileClosed},
 		{"resiliency", file, smb2.FsctlLMRRequestResiliency, &smb2.NetworkResiliencyRequest{}, 0, smb2.StatusInvalidDeviceRequest},
 		{"oplock", file, 0x00090000, nil, 0, smb2.StatusNotSupported},
-		{"unknown", file, 0x00097FFC, nil, 0, smb2.StatusInvalidDeviceRequest},
+		{"unknown", file, 0x00097FFC, nil, 0, smb2.StatusNotSupported},
 		{"reparse point", file, fscc.FSCTL_GET_REPARSE_POINT, nil, 1024, smb2.StatusInvalidDeviceRequest},
 		{"pipe transceive on a file", file, smb2.FsctlPipeTransceive, nil, 1024, smb2.StatusInvalidDeviceRequest},
 		{"compression", file, fscc.FSCTL_GET_COMPRESSION, nil, 2, 0},

@@ -2,9 +2,7 @@ package shares
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"math"
 
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
@@ -23,33 +21,74 @@ var controlsOfConnection = map[smb2.CtlCode]control{
 	smb2.FsctlPipeWait:                  waitForPipe,
 }
 
-// controlsOfFile are those of files and folders. What is neither here nor among
-// controlsBlocked is not known to this file system: STATUS_INVALID_DEVICE_REQUEST.
+// notHere refuses what a server may be asked and this file system has not (MS-FSA 2.1.5.10).
+var notHere = refuse(smb2.StatusInvalidDeviceRequest)
+
+// controlsOfFile are those a client may ask of files and folders: what MS-SMB2
+// 2.2.31 names and what its note 380 adds. A server does not hand on any other:
+// STATUS_NOT_SUPPORTED (MS-SMB2 3.3.5.15, 3.3.5.15.8).
 var controlsOfFile = map[smb2.CtlCode]control{
-	smb2.FsctlSrvRequestResumeKey:      requestResumeKey,
-	smb2.FsctlSrvCopychunk:             copyChunks,
-	smb2.FsctlSrvCopychunkWrite:        copyChunks,
-	smb2.FsctlSrvEnumerateSnapshots:    enumerateSnapshots,
-	fscc.FSCTL_SET_SPARSE:              setSparse,
-	fscc.FSCTL_SET_ZERO_DATA:           setZeroData,
-	fscc.FSCTL_QUERY_ALLOCATED_RANGES:  queryAllocatedRanges,
-	fscc.FSCTL_FILE_LEVEL_TRIM:         trim,
-	fscc.FSCTL_GET_COMPRESSION:         getCompression,
-	fscc.FSCTL_SET_COMPRESSION:         setCompression,
-	fscc.FSCTL_IS_PATHNAME_VALID:       isPathnameValid,
+	smb2.FsctlSrvRequestResumeKey:   requestResumeKey,
+	smb2.FsctlSrvCopychunk:          copyChunks,
+	smb2.FsctlSrvCopychunkWrite:     copyChunks,
+	smb2.FsctlSrvEnumerateSnapshots: enumerateSnapshots,
+	smb2.FsctlSrvReadHash:           refuse(smb2.StatusNotSupported), // no BranchCache (MS-SMB2 3.3.5.15.7)
+	smb2.FsctlLMRRequestResiliency:  notHere,
+	smb2.FsctlPipePeek:              notHere, // of files (MS-SMB2 notes 385, 389)
+	smb2.FsctlPipeTransceive:        notHere,
+
+	fscc.FSCTL_SET_SPARSE:             setSparse,
+	fscc.FSCTL_SET_ZERO_DATA:          setZeroData,
+	fscc.FSCTL_QUERY_ALLOCATED_RANGES: queryAllocatedRanges,
+	fscc.FSCTL_QUERY_FILE_REGIONS:     queryFileRegions,
+	fscc.FSCTL_FILE_LEVEL_TRIM:        trim,
+
+	fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE:    duplicateExtents,
+	fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE_EX: duplicateExtentsEx,
+	fscc.FSCTL_GET_INTEGRITY_INFORMATION:    getIntegrity,
+	fscc.FSCTL_SET_INTEGRITY_INFORMATION:    setIntegrity,
+	fscc.FSCTL_SET_INTEGRITY_INFORMATION_EX: setIntegrityEx,
+
+	fscc.FSCTL_GET_COMPRESSION:      getCompression,
+	fscc.FSCTL_SET_COMPRESSION:      setCompression,
+	fscc.FSCTL_GET_NTFS_VOLUME_DATA: getNTFSVolumeData,
+	fscc.FSCTL_IS_PATHNAME_VALID:    isPathnameValid,
+	fscc.FSCTL_MARK_HANDLE:          markHandle,
+
+	// A file has its object ID from the start and keeps it.
 	fscc.FSCTL_CREATE_OR_GET_OBJECT_ID: getObjectID,
 	fscc.FSCTL_GET_OBJECT_ID:           getObjectID,
-}
+	fscc.FSCTL_SET_OBJECT_ID:           notHere,
+	fscc.FSCTL_SET_OBJECT_ID_EXTENDED:  notHere,
+	fscc.FSCTL_DELETE_OBJECT_ID:        notHere,
 
-// controlsBlocked are control codes a server does not hand on to file systems
-// (MS-SMB2 3.3.5.15.8, note 397).
-var controlsBlocked = map[smb2.CtlCode]bool{
-	0x00090000: true, 0x00090004: true, 0x00090008: true, 0x0009000C: true, 0x00090010: true, 0x00090014: true, // oplocks
-	0x0009005C: true, 0x00090240: true,
-	0x00090074: true, 0x0009003B: true, 0x0009006F: true, 0x00090068: true, 0x00090054: true, // the volume's clusters
-	0x000900BB: true, 0x000900E7: true, 0x000900F4: true, 0x000900F8: true, 0x000900B3: true, // USN journal
-	0x00110000: true, 0x000901F0: true, 0x000901F4: true, 0x00090230: true, 0x00090234: true,
-	0x00090238: true, 0x0009023C: true, 0x00090248: true, 0x0009025C: true,
+	// No reparse points, encryption, USN journal, quota by SID, defects, UDF, FAT or ReFS.
+	fscc.FSCTL_GET_REPARSE_POINT:                   notHere,
+	fscc.FSCTL_SET_REPARSE_POINT:                   notHere,
+	fscc.FSCTL_DELETE_REPARSE_POINT:                notHere,
+	fscc.FSCTL_FILESYSTEM_GET_STATISTICS:           notHere,
+	fscc.FSCTL_FIND_FILES_BY_SID:                   notHere,
+	fscc.FSCTL_GET_RETRIEVAL_POINTERS:              notHere,
+	fscc.FSCTL_GET_RETRIEVAL_POINTERS_AND_REFCOUNT: notHere,
+	fscc.FSCTL_GET_RETRIEVAL_POINTER_COUNT:         notHere,
+	fscc.FSCTL_REFS_STREAM_SNAPSHOT_MANAGEMENT:     notHere,
+	fscc.FSCTL_GET_REFS_VOLUME_DATA:                notHere,
+	fscc.FSCTL_LMR_SET_LINK_TRACKING_INFORMATION:   notHere,
+	fscc.FSCTL_QUERY_FAT_BPB:                       notHere,
+	fscc.FSCTL_QUERY_ON_DISK_VOLUME_INFO:           notHere,
+	fscc.FSCTL_QUERY_SPARING_INFO:                  notHere,
+	fscc.FSCTL_READ_FILE_USN_DATA:                  notHere,
+	fscc.FSCTL_WRITE_USN_CLOSE_RECORD:              notHere,
+	fscc.FSCTL_SET_DEFECT_MANAGEMENT:               notHere,
+	fscc.FSCTL_SET_ENCRYPTION:                      notHere,
+	fscc.FSCTL_SET_ZERO_ON_DEALLOCATION:            notHere,
+	fscc.FSCTL_SIS_COPYFILE:                        notHere,
+
+	// Shared virtual disks and storage QoS: MS-SMB2 3.3.5.15, MS-RSVD 3.2.5.6, MS-SQOS 3.2.5.1.
+	smb2.FsctlSVHDXSyncTunnel:               notHere,
+	smb2.FsctlSVHDXAsyncTunnel:              notHere,
+	smb2.FsctlQuerySharedVirtualDiskSupport: notHere,
+	smb2.FsctlStorageQoSControl:             notHere,
 }
 
 func refuse(status smb2.Status) control {
@@ -79,20 +118,30 @@ func (r *request) control(ctx context.Context, req *smb2.IoctlRequest) error {
 		}
 		return f(ctx, r, req)
 	}
-	o := r.open
-	switch {
-	case o == nil:
+	if r.open == nil {
 		return smb2.StatusFileClosed
-	case controlsBlocked[req.CtlCode]:
-		return smb2.StatusNotSupported
-	case o.pipe != nil:
-		return pipeControl(ctx, r, req)
 	}
 	f, ok := controlsOfFile[req.CtlCode]
-	if !ok {
-		return smb2.StatusInvalidDeviceRequest
+	switch {
+	case !ok:
+		return smb2.StatusNotSupported
+	case r.open.pipe != nil:
+		return pipeControl(ctx, r, req)
+	case !r.open.permits(req.CtlCode):
+		return smb2.StatusAccessDenied
 	}
 	return f(ctx, r, req)
+}
+
+// permits says whether the open has the rights that a file system's control code
+// asks for in its bits 14 (FILE_READ_ACCESS) and 15 (FILE_WRITE_ACCESS). Most have
+// none of them set; then the code's own rules decide.
+func (o *open) permits(code smb2.CtlCode) bool {
+	const fileSystem, read, write = 0x0009, 1 << 14, 1 << 15
+	if code>>16 != fileSystem {
+		return true
+	}
+	return (code&read == 0 || o.access&smb2.FileReadData != 0) && (code&write == 0 || o.access&smb2.FileWriteData != 0)
 }
 
 // respondIoctl answers with output. What is larger than the client's buffer is
@@ -106,9 +155,13 @@ func (r *request) encodeIoctl(req *smb2.IoctlRequest, m encoder) error {
 	if m.Size() > int(req.MaxOutputResponse) {
 		return smb2.StatusInvalidParameter
 	}
+	return r.respondIoctl(smb2.StatusSuccess, req, encoded(m))
+}
+
+func encoded(m encoder) []byte {
 	b := make([]byte, m.Size())
 	m.Encode(b)
-	return r.respondIoctl(smb2.StatusSuccess, req, b)
+	return b
 }
 
 func validateNegotiateInfo(_ context.Context, r *request, req *smb2.IoctlRequest) error {
@@ -125,212 +178,23 @@ func validateNegotiateInfo(_ context.Context, r *request, req *smb2.IoctlRequest
 
 // enumerateSnapshots says that there are no earlier versions (MS-SMB2 3.3.5.15.1).
 func enumerateSnapshots(_ context.Context, r *request, req *smb2.IoctlRequest) error {
+	const least = 16
+	if req.MaxOutputResponse < least {
+		return smb2.StatusInvalidParameter
+	}
 	m := smb2.NewSnapshotArray(nil)
 	return r.encodeIoctl(req, &m)
-}
-
-// setSparse lets the file have holes, or fills them (MS-FSA 2.1.5.10.38).
-func setSparse(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
-	o, in := r.open, fscc.SetSparse{Sparse: true}
-	if len(req.Input) > 0 {
-		if err := in.Decode(req.Input); err != nil {
-			return err
-		}
-	}
-	if o.dir {
-		return smb2.StatusInvalidParameter
-	}
-	if o.access&(smb2.FileWriteData|smb2.FileAppendData|smb2.FileWriteAttributes) == 0 {
-		return smb2.StatusAccessDenied
-	}
-	info, err := o.stat(ctx)
-	if err != nil {
-		return err
-	}
-	attrs := info.Attributes &^ fscc.FILE_ATTRIBUTE_SPARSE_FILE
-	if in.Sparse {
-		attrs |= fscc.FILE_ATTRIBUTE_SPARSE_FILE
-	} else if info.Size > info.AllocationSize {
-		if err := o.file.SetAllocation(ctx, info.Size); err != nil {
-			return err
-		}
-	}
-	if attrs != info.Attributes {
-		if err := o.file.SetAttributes(ctx, attrs); err != nil {
-			return err
-		}
-	}
-	return r.respondIoctl(smb2.StatusSuccess, req, nil)
-}
-
-// setZeroData makes a range read as zeroes (MS-FSA 2.1.5.10.39).
-func setZeroData(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
-	o := r.open
-	var in fscc.ZeroData
-	if err := in.Decode(req.Input); err != nil || o.dir {
-		return smb2.StatusInvalidParameter
-	}
-	if o.access&smb2.FileWriteData == 0 {
-		return smb2.StatusAccessDenied
-	}
-	if err := o.zero(ctx, in.Offset, in.Beyond-in.Offset); err != nil {
-		return err
-	}
-	if err := o.through(ctx); err != nil {
-		return err
-	}
-	return r.respondIoctl(smb2.StatusSuccess, req, nil)
-}
-
-// zero zeroes what of a range lies in the file, unless another open has it locked.
-func (o *open) zero(ctx context.Context, off, n int64) error {
-	info, err := o.file.Stat(ctx)
-	if err != nil {
-		return err
-	}
-	if n = min(n, info.Size-off); n <= 0 {
-		return nil
-	}
-	if err := o.checkWrite(uint64(off), uint64(n)); err != nil {
-		return err
-	}
-	return o.file.Zero(ctx, off, n)
-}
-
-// trim gives back the room of ranges the client needs no more (MS-FSA
-// 2.1.5.10.6), in whole pages. They read as zeroes then.
-func trim(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
-	const page = 4096
-	o := r.open
-	var in fscc.Trim
-	if err := in.Decode(req.Input); err != nil || o.dir || len(in.Ranges) == 0 {
-		return smb2.StatusInvalidParameter
-	}
-	if req.MaxOutputResponse != 0 && int(req.MaxOutputResponse) < (fscc.TrimReply{}).Size() {
-		return smb2.StatusInvalidParameter
-	}
-	if o.access&smb2.FileWriteData == 0 {
-		return smb2.StatusAccessDenied
-	}
-	var done fscc.TrimReply
-	for _, t := range in.Ranges {
-		from := (t.Offset + page - 1) &^ (page - 1)
-		n := (t.Offset+t.Length)&^(page-1) - from
-		if t.Offset > math.MaxInt64-page || n <= 0 {
-			continue
-		}
-		if err := o.zero(ctx, from, n); err != nil {
-			return err
-		}
-		done.RangesProcessed++
-	}
-	if err := o.through(ctx); err != nil {
-		return err
-	}
-	if req.MaxOutputResponse == 0 {
-		return r.respondIoctl(smb2.StatusSuccess, req, nil)
-	}
-	return r.encodeIoctl(req, &done)
-}
-
-// queryAllocatedRanges tells where a sparse file has data (MS-FSA 2.1.5.10.22);
-// any other has it everywhere.
-func queryAllocatedRanges(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
-	o := r.open
-	var in fscc.ByteRange
-	if err := in.Decode(req.Input); err != nil || o.dir {
-		return smb2.StatusInvalidParameter
-	}
-	if o.access&smb2.FileReadData == 0 {
-		return smb2.StatusAccessDenied
-	}
-	info, err := o.stat(ctx)
-	if err != nil {
-		return err
-	}
-	n := min(in.Length, info.Size-in.Offset)
-	if n <= 0 {
-		return r.respondIoctl(smb2.StatusSuccess, req, nil)
-	}
-	var w rangeWriter
-	w.room = int(req.MaxOutputResponse)
-	if info.Attributes&fscc.FILE_ATTRIBUTE_SPARSE_FILE == 0 {
-		err = w.add(in.Offset, n)
-	} else {
-		err = o.file.Allocated(ctx, in.Offset, n, w.add)
-	}
-	switch {
-	case err == nil:
-		return r.respondIoctl(smb2.StatusSuccess, req, w.b)
-	case err != errFull:
-		return err
-	case len(w.b) == 0:
-		return smb2.StatusBufferTooSmall
-	}
-	return r.respondIoctl(smb2.StatusBufferOverflow, req, w.b)
-}
-
-// rangeWriter gathers ranges until room bytes are full.
-type rangeWriter struct {
-	b    []byte
-	room int
-}
-
-const errFull = fullError("no room for more ranges")
-
-type fullError string
-
-func (e fullError) Error() string { return string(e) }
-
-func (w *rangeWriter) add(off, n int64) error {
-	e := fscc.ByteRange{Offset: off, Length: n}
-	at := len(w.b)
-	if at+e.Size() > w.room {
-		return errFull
-	}
-	w.b = append(w.b, make([]byte, e.Size())...)
-	e.Encode(w.b[at:])
-	return nil
-}
-
-// getCompression says that nothing is compressed (MS-FSA 2.1.5.10.9).
-func getCompression(_ context.Context, r *request, req *smb2.IoctlRequest) error {
-	return r.encodeIoctl(req, &fscc.CompressionState{Format: fscc.COMPRESSION_FORMAT_NONE})
-}
-
-// setCompression takes no more than what is (MS-FSA 2.1.5.10.30).
-func setCompression(_ context.Context, r *request, req *smb2.IoctlRequest) error {
-	var in fscc.CompressionState
-	if err := in.Decode(req.Input); err != nil {
-		return smb2.StatusInvalidParameter
-	}
-	if r.open.access&smb2.FileWriteData == 0 {
-		return smb2.StatusAccessDenied
-	}
-	if in.Format != fscc.COMPRESSION_FORMAT_NONE {
-		return smb2.StatusNotSupported
-	}
-	return r.respondIoctl(smb2.StatusSuccess, req, nil)
-}
-
-// getObjectID tells the file's object ID (MS-FSA 2.1.5.10.1, 2.1.5.10.13). Each
-// file has one from the start, which stays as long as the file: it is made of
-// what the file system knows the file by.
-func getObjectID(_ context.Context, r *request, req *smb2.IoctlRequest) error {
-	id := r.open.fileID
-	object := objectID(id.Volume, id.Inode)
-	return r.encodeIoctl(req, &fscc.ObjectIDBuffer{
-		ObjectID: object, BirthVolumeID: objectID(id.Volume, 0), BirthObjectID: object,
-	})
-}
-
-func objectID(volume, inode uint64) (g fscc.GUID) {
-	binary.LittleEndian.PutUint64(g[0:], volume)
-	binary.LittleEndian.PutUint64(g[8:], inode)
-	return g
 }
 
 // isPathnameValid is true of every name (MS-FSA 2.1.5.10.18).
 func isPathnameValid(_ context.Context, r *request, req *smb2.IoctlRequest) error {
 	return r.respondIoctl(smb2.StatusSuccess, req, nil)
+}
+
+// markHandle is for SMB 3.1.1 alone, and for files with copies (MS-SMB2 3.3.5.15.19).
+func markHandle(_ context.Context, r *request, req *smb2.IoctlRequest) error {
+	if r.conn.neg.dialect != smb2.Dialect311 {
+		return smb2.StatusNotSupported
+	}
+	return smb2.StatusInvalidDeviceRequest
 }

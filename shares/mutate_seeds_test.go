@@ -374,12 +374,6 @@ func (c *pduClient) firstSeed() seed {
 	return seed{name: "NEGOTIATE", msg: c.pdu(smb2.CommandNegotiate, 0, c.negotiateRequest(), nil, 0)}
 }
 
-func encoded(m encoder) []byte {
-	b := make([]byte, m.Size())
-	m.Encode(b)
-	return b
-}
-
 func encodedEAs() []byte {
 	b := make([]byte, 256)
 	w := fscc.NewEaWriter(b)

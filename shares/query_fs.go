@@ -28,7 +28,7 @@ func (r *request) queryFilesystem(ctx context.Context, class fscc.FsInfoClass) (
 	if err != nil {
 		return answer{}, err
 	}
-	unit := int64(max(v.BytesPerSec, 1)) * int64(max(v.SectorsPerUnit, 1))
+	unit := clusterSize(&v)
 	switch class {
 	case fscc.FileFsVolumeInformation:
 		// What looks at volumes by name should find the share's.
@@ -87,6 +87,12 @@ func (r *request) fsAttributes(v *fs.Volume) *fscc.FsAttributeInfo {
 	if v.Sparse {
 		a |= fscc.FILE_SUPPORTS_SPARSE_FILES
 	}
+	if v.Reflink {
+		a |= fscc.FILE_SUPPORTS_BLOCK_REFCOUNTING
+	}
+	if v.Sparse && v.Unwritten { // MS-FSCC 2.5.1: no valid data length, what is valid is known by the block
+		a |= fscc.FILE_SUPPORTS_SPARSE_VDL
+	}
 	if r.tree.share.ReadOnly {
 		a |= fscc.FILE_READ_ONLY_VOLUME
 	}
@@ -100,9 +106,13 @@ func sectorSizes(v *fs.Volume) *fscc.FsSectorSizeInfo {
 	if physical < v.BytesPerSec || physical&(physical-1) != 0 {
 		physical = v.BytesPerSec
 	}
+	flags := uint32(fscc.SSINFO_FLAGS_ALIGNED_DEVICE | fscc.SSINFO_FLAGS_PARTITION_ALIGNED_ON_DEVICE)
+	if v.Sparse {
+		flags |= fscc.SSINFO_FLAGS_TRIM_ENABLED
+	}
 	return &fscc.FsSectorSizeInfo{
 		Logical: v.BytesPerSec, PhysicalForAtomicity: physical, PhysicalForPerformance: physical,
 		EffectiveForAtomicity: min(physical, page),
-		Flags:                 fscc.SSINFO_FLAGS_ALIGNED_DEVICE | fscc.SSINFO_FLAGS_PARTITION_ALIGNED_ON_DEVICE,
+		Flags:                 flags,
 	}
 }

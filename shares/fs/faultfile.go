@@ -100,6 +100,36 @@ func (f *faultFile) CopyRange(ctx context.Context, src File, srcOff, dstOff, n i
 	return f.inner.CopyRange(ctx, src, srcOff, dstOff, n)
 }
 
+func (f *faultFile) CloneRange(ctx context.Context, src File, srcOff, dstOff, n int64) error {
+	if err := f.ask(OpCloneRange); err != nil {
+		return err
+	}
+	return CloneRange(ctx, f.inner, src, srcOff, dstOff, n)
+}
+
+func (f *faultFile) Snapshot(ctx context.Context, off, n int64) (File, error) {
+	if err := f.ask(OpSnapshot); err != nil {
+		return nil, err
+	}
+	return Snapshot(ctx, f.inner, off, n)
+}
+
+func (f *faultFile) Trim(ctx context.Context, off, n int64) error {
+	if err := f.ask(OpTrim); err != nil {
+		return err
+	}
+	return Trim(ctx, f.inner, off, n)
+}
+
+func (f *faultFile) Reserve(ctx context.Context, size int64) error {
+	if err := f.ask(OpReserve); err != nil {
+		return err
+	}
+	return Reserve(ctx, f.inner, size)
+}
+
+func (f *faultFile) DataVersion() (version uint64, quiet bool) { return DataVersion(f.inner) }
+
 func (f *faultFile) SetTimes(ctx context.Context, c TimeChange) error {
 	if err := f.ask(OpSetTimes); err != nil {
 		return err

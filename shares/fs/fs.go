@@ -89,8 +89,9 @@ type Volume struct {
 	PhysicalSec    uint32 // physical sector of the backing disk
 	SectorsPerUnit uint32 // allocation unit, in sectors
 	MaxName        uint32 // longest component, in UTF-16 code units
-	Reflink        bool   // FICLONERANGE works
-	Sparse         bool   // holes and hole punching work
+	Reflink        bool   // Cloner works
+	Sparse         bool   // holes work, and Trimmer
+	Unwritten      bool   // what was reserved and not written is known by the block, in any order
 	Streams        bool   // Files are Streamers that can
 }
 

@@ -89,7 +89,9 @@ func (f *posixFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.writable("write"); err != nil {
 		return 0, err
 	}
+	f.node.data.begin()
 	n, err := pwriteAll(f.fd.fd, p, off)
+	f.node.data.end()
 	if err != nil {
 		return n, f.fail("write", err)
 	}

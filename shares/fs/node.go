@@ -16,6 +16,7 @@ type node struct {
 	// meta says whether metadata may have changed since the last flush, so that
 	// flushing the data alone is not enough.
 	meta changes
+	data dataChanges
 	// wish is the size SetAllocation was last asked for; it is no less than what
 	// the file takes where the file system cannot reserve room.
 	wish atomic.Int64

@@ -88,9 +88,6 @@ func NewPOSIX(root string, opts Options) (*POSIX, error) {
 	return p, nil
 }
 
-// features are what the file system under the root turned out to do.
-type features struct{ reflink, sparse bool }
-
 var errNoXattr = errors.New("the file system keeps no user extended attributes, which hold attributes and " +
 	"security descriptors: put the share on ext4, XFS, btrfs or another that does (ext4: mount with user_xattr)")
 
@@ -127,15 +124,7 @@ func (p *POSIX) probe(fd int) error {
 		}
 		return fmt.Errorf("set a user extended attribute: %w", err)
 	}
-	const block = 64 << 10
-	if _, err := unix.Pwrite(a, make([]byte, block), 0); err != nil {
-		return nil // full: nothing to learn
-	}
-	if b, err := p.scratch(fd); err == nil {
-		p.features.reflink = unix.IoctlFileClone(b, a) == nil
-		unix.Close(b)
-	}
-	p.features.sparse = unix.Fallocate(a, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, block) == nil
+	p.learn(fd, a)
 	return nil
 }
 
@@ -226,6 +215,7 @@ func (p *POSIX) Volume(ctx context.Context) (Volume, error) {
 		Reflink:        p.features.reflink,
 		Sparse:         p.features.sparse,
 		Streams:        true,
+		Unwritten:      p.features.unwritten,
 	}
 	return v, nil
 }

@@ -57,6 +57,20 @@ func (f readOnlyFile) CopyRange(context.Context, File, int64, int64, int64) (int
 	return 0, refuse("copy range", f)
 }
 
+func (f readOnlyFile) CloneRange(context.Context, File, int64, int64, int64) error {
+	return refuse("clone range", f)
+}
+
+func (f readOnlyFile) Snapshot(ctx context.Context, off, n int64) (File, error) {
+	return Snapshot(ctx, f.File, off, n)
+}
+
+func (f readOnlyFile) Trim(context.Context, int64, int64) error { return refuse("trim", f) }
+
+func (f readOnlyFile) Reserve(context.Context, int64) error { return refuse("reserve", f) }
+
+func (f readOnlyFile) DataVersion() (version uint64, quiet bool) { return DataVersion(f.File) }
+
 func (f readOnlyFile) SetTimes(context.Context, TimeChange) error { return refuse("set times", f) }
 
 func (f readOnlyFile) SetAttributes(context.Context, Attributes) error {

@@ -17,24 +17,12 @@ const (
 	copyStep  = 16 << 20  // where the kernel copies
 )
 
-// enterData is enter for calls that change the data.
-func (f *posixFile) enterData(ctx context.Context, op string) error {
-	if err := f.enter(ctx, op); err != nil {
-		return err
-	}
-	if err := f.writable(op); err != nil {
-		f.leave()
-		return err
-	}
-	return nil
-}
-
 func (f *posixFile) Truncate(ctx context.Context, size int64) error {
 	const op = "set size"
 	if err := f.enterData(ctx, op); err != nil {
 		return err
 	}
-	defer f.leave()
+	defer f.leaveData()
 	return f.fail(op, f.truncate(size))
 }
 
@@ -55,7 +43,7 @@ func (f *posixFile) SetAllocation(ctx context.Context, size int64) error {
 	if err := f.enterData(ctx, op); err != nil {
 		return err
 	}
-	defer f.leave()
+	defer f.leaveData()
 	if size < 0 {
 		return f.fail(op, ErrInvalid)
 	}
@@ -64,18 +52,24 @@ func (f *posixFile) SetAllocation(ctx context.Context, size int64) error {
 		return f.fail(op, err)
 	}
 	// Cutting also gives back what was reserved past the end.
-	if size <= int64(st.Size) {
+	if size < int64(st.Size) {
 		return f.fail(op, f.truncate(size))
 	}
-	if err := preallocate(f.fd.fd, int64(st.Size), size); err != nil {
+	from := int64(0)
+	if attr, err := readStoredAttr(procPath(f.fd.fd), true); err != nil {
+		return f.fail(op, err)
+	} else if attr.attributes&fscc.FILE_ATTRIBUTE_SPARSE_FILE != 0 {
+		from = int64(st.Size) // its holes stay
+	}
+	if err := preallocate(f.fd.fd, from, size); err != nil {
 		return f.fail(op, err)
 	}
 	f.node.wish.Store(size)
 	return nil
 }
 
-// preallocate reserves room for a file of size bytes, the end of file being at
-// end; without support for that it does nothing. It asks for room first: a
+// preallocate reserves room for what of [end, size) has none; without support for
+// that it does nothing. It asks for room first: a
 // reservation that fails half way keeps what it got (ext4), which is all there is.
 func preallocate(fd int, end, size int64) error {
 	if size <= end {
@@ -91,8 +85,8 @@ func preallocate(fd int, end, size int64) error {
 	return err
 }
 
-// hasRoom says whether the volume can take a file from end, or what is reserved
-// past it already, to size: ENOSPC.
+// hasRoom says whether the volume can take a file from end, or from what it takes
+// already, to size: ENOSPC.
 func hasRoom(fd int, end, size int64) error {
 	var vol unix.Statfs_t
 	var st unix.Stat_t
@@ -116,7 +110,7 @@ func (f *posixFile) Zero(ctx context.Context, off, n int64) error {
 	if err := f.enterData(ctx, op); err != nil {
 		return err
 	}
-	defer f.leave()
+	defer f.leaveData()
 	if off < 0 || n < 0 || off > math.MaxInt64-n {
 		return f.fail(op, ErrInvalid)
 	}
@@ -128,10 +122,16 @@ func (f *posixFile) Zero(ctx context.Context, off, n int64) error {
 	if attr.attributes&fscc.FILE_ATTRIBUTE_SPARSE_FILE != 0 {
 		mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	}
+	return f.fail(op, f.clear(ctx, mode, off, n))
+}
+
+// clear makes what the file has of [off, off+n) read as zeroes by fallocate with
+// mode, or by writing them where the file system does not know the mode.
+func (f *posixFile) clear(ctx context.Context, mode uint32, off, n int64) error {
 	step := int64(zeroStep)
 	for end := off + n; off < end; {
 		if err := ctx.Err(); err != nil {
-			return f.fail(op, err)
+			return err
 		}
 		m, err := f.zeroStep(mode, off, min(end-off, step))
 		if err == unix.EOPNOTSUPP && mode != 0 {
@@ -139,7 +139,7 @@ func (f *posixFile) Zero(ctx context.Context, off, n int64) error {
 			continue
 		}
 		if err != nil {
-			return f.fail(op, err)
+			return err
 		}
 		if m == 0 { // the file ends here
 			return nil
@@ -249,7 +249,7 @@ func (f *posixFile) CopyRange(ctx context.Context, src File, srcOff, dstOff, n i
 	if err := f.enterData(ctx, op); err != nil {
 		return 0, err
 	}
-	defer f.leave()
+	defer f.leaveData()
 	if srcOff < 0 || dstOff < 0 || n < 0 || srcOff > math.MaxInt64-n || dstOff > math.MaxInt64-n {
 		return 0, f.fail(op, ErrInvalid)
 	}

@@ -220,21 +220,24 @@ type DuplicateExtentsEx struct {
 
 const duplicateExtentsExSize = 0x38
 
+// DuplicateExtentsExStructureSize is the structure's first field (MS-FSCC
+// 2.3.9.2), although its fields are 0x38 bytes long.
+const DuplicateExtentsExStructureSize = 0x30
+
 func (DuplicateExtentsEx) Size() int { return duplicateExtentsExSize }
 
 func (i *DuplicateExtentsEx) Encode(dst []byte) {
 	w := writer{b: dst}
-	w.u64(0x30)
+	w.u64(DuplicateExtentsExStructureSize)
 	i.put(&w)
 	w.u32(i.Flags)
 	w.u32(0)
 }
 
-// Decode refuses a StructureSize other than 0x30, the value the specification
-// gives although the fields are 0x38 bytes long.
+// Decode refuses a StructureSize other than DuplicateExtentsExStructureSize.
 func (i *DuplicateExtentsEx) Decode(b []byte) error {
 	r := reader{b: b}
-	r.check(r.u64() == 0x30)
+	r.check(r.u64() == DuplicateExtentsExStructureSize)
 	i.get(&r)
 	i.Flags = r.u32()
 	r.skip(4)

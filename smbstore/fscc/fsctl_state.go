@@ -62,6 +62,38 @@ func (i *SetIntegrity) Decode(b []byte) error {
 	return r.done("FSCTL_SET_INTEGRITY_INFORMATION_BUFFER")
 }
 
+// SetIntegrityEx is FSCTL_SET_INTEGRITY_INFORMATION_BUFFER_EX (MS-FSCC 2.3.75).
+type SetIntegrityEx struct {
+	Enable bool
+	Keep   bool // KeepIntegrityStateUnchanged: Enable means nothing
+	Flags  uint32
+}
+
+const setIntegrityExVersion = 1
+
+func (SetIntegrityEx) Size() int { return 16 }
+
+func (i *SetIntegrityEx) Encode(dst []byte) {
+	w := writer{b: dst}
+	w.boolean(i.Enable)
+	w.boolean(i.Keep)
+	w.u16(0)
+	w.u32(i.Flags)
+	w.u8(setIntegrityExVersion)
+	w.zero(7)
+}
+
+// Decode refuses versions other than 1.
+func (i *SetIntegrityEx) Decode(b []byte) error {
+	r := reader{b: b}
+	i.Enable, i.Keep = r.boolean(), r.boolean()
+	r.skip(2)
+	i.Flags = r.u32()
+	r.check(r.u8() == setIntegrityExVersion)
+	r.skip(7)
+	return r.done("FSCTL_SET_INTEGRITY_INFORMATION_BUFFER_EX")
+}
+
 // CompressionState is the payload of FSCTL_GET_COMPRESSION and
 // FSCTL_SET_COMPRESSION (MS-FSCC 2.3.18, 2.3.67).
 type CompressionState struct{ Format uint16 } // COMPRESSION_FORMAT_NONE and so on
@@ -101,6 +133,50 @@ func (i *ObjectIDBuffer) Decode(b []byte) error {
 	r := reader{b: b}
 	*i = ObjectIDBuffer{r.guid(), r.guid(), r.guid(), r.guid()}
 	return r.done("FILE_OBJECTID_BUFFER")
+}
+
+// NTFSVolumeData is NTFS_VOLUME_DATA_BUFFER (MS-FSCC 2.3.22), the reply to
+// FSCTL_GET_NTFS_VOLUME_DATA.
+type NTFSVolumeData struct {
+	SerialNumber          uint64
+	Sectors               uint64
+	TotalClusters         uint64
+	FreeClusters          uint64
+	ReservedClusters      uint64
+	BytesPerSector        uint32
+	BytesPerCluster       uint32
+	BytesPerFileRecord    uint32
+	ClustersPerFileRecord uint32
+	MftValidLength        uint64 // bytes
+	MftStart              uint64 // cluster numbers, as the three below
+	Mft2Start             uint64
+	MftZoneStart          uint64
+	MftZoneEnd            uint64
+}
+
+func (NTFSVolumeData) Size() int { return 96 }
+
+func (i *NTFSVolumeData) Encode(dst []byte) {
+	w := writer{b: dst}
+	for _, v := range [...]uint64{i.SerialNumber, i.Sectors, i.TotalClusters, i.FreeClusters, i.ReservedClusters} {
+		w.u64(v)
+	}
+	for _, v := range [...]uint32{i.BytesPerSector, i.BytesPerCluster, i.BytesPerFileRecord, i.ClustersPerFileRecord} {
+		w.u32(v)
+	}
+	for _, v := range [...]uint64{i.MftValidLength, i.MftStart, i.Mft2Start, i.MftZoneStart, i.MftZoneEnd} {
+		w.u64(v)
+	}
+}
+
+func (i *NTFSVolumeData) Decode(b []byte) error {
+	r := reader{b: b}
+	*i = NTFSVolumeData{
+		r.u64(), r.u64(), r.u64(), r.u64(), r.u64(),
+		r.u32(), r.u32(), r.u32(), r.u32(),
+		r.u64(), r.u64(), r.u64(), r.u64(), r.u64(),
+	}
+	return r.done("NTFS_VOLUME_DATA_BUFFER")
 }
 
 // Usages of file regions (MS-FSCC 2.3.55).

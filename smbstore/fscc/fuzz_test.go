@@ -38,6 +38,7 @@ var (
 		func() codec { return new(TrimReply) }, func() codec { return new(DuplicateExtents) },
 		func() codec { return new(DuplicateExtentsEx) }, func() codec { return new(GetIntegrity) },
 		func() codec { return new(SetIntegrity) }, func() codec { return new(CompressionState) },
+		func() codec { return new(SetIntegrityEx) }, func() codec { return new(NTFSVolumeData) },
 		func() codec { return new(ObjectIDBuffer) }, func() codec { return new(OffloadReadInput) },
 		func() codec { return new(OffloadReadOutput) }, func() codec { return new(OffloadWriteInput) },
 		func() codec { return new(OffloadWriteOutput) }, func() codec { return new(FileRegion) },
@@ -90,7 +91,7 @@ func TestSizes(t *testing.T) {
 		{new(PipeInfo), 8}, {new(PipeLocalInfo), 40}, {new(FsVolumeInfo), 18}, {new(FsSizeInfo), 24}, {new(FsFullSizeInfo), 32},
 		{new(FsDeviceInfo), 8}, {new(FsAttributeInfo), 12}, {new(FsControlInfo), 48}, {new(FsObjectIDInfo), 64},
 		{new(FsSectorSizeInfo), 28}, {new(ByteRange), 16}, {new(ZeroData), 16}, {new(DuplicateExtents), 40},
-		{new(GetIntegrity), 16}, {new(SetIntegrity), 8}, {new(CompressionState), 2}, {new(ObjectIDBuffer), 64},
+		{new(GetIntegrity), 16}, {new(SetIntegrity), 8}, {new(SetIntegrityEx), 16}, {new(NTFSVolumeData), 96}, {new(CompressionState), 2}, {new(ObjectIDBuffer), 64},
 		{new(OffloadReadInput), 32}, {new(OffloadReadOutput), 528}, {new(OffloadWriteInput), 544}, {new(OffloadWriteOutput), 16},
 		{new(FileRegion), 24}, {new(FileRegions), 16}, {new(PipeWait), 14}, {new(PipePeek), 16},
 	} {

@@ -22,6 +22,11 @@ const (
 	FsctlValidateNegotiateInfo     CtlCode = 0x00140204
 	FsctlSetReparsePoint           CtlCode = 0x000900A4
 	FsctlFileLevelTrim             CtlCode = 0x00098208
+
+	FsctlQuerySharedVirtualDiskSupport CtlCode = 0x00090300 // MS-RSVD 2.2.1
+	FsctlSVHDXSyncTunnel               CtlCode = 0x00090304
+	FsctlSVHDXAsyncTunnel              CtlCode = 0x00090364
+	FsctlStorageQoSControl             CtlCode = 0x00090350 // MS-SQOS 2.2.1
 )
 
 var ctlCodeNames = map[CtlCode]string{
@@ -40,6 +45,11 @@ var ctlCodeNames = map[CtlCode]string{
 	FsctlValidateNegotiateInfo:     "FSCTL_VALIDATE_NEGOTIATE_INFO",
 	FsctlSetReparsePoint:           "FSCTL_SET_REPARSE_POINT",
 	FsctlFileLevelTrim:             "FSCTL_FILE_LEVEL_TRIM",
+
+	FsctlQuerySharedVirtualDiskSupport: "FSCTL_QUERY_SHARED_VIRTUAL_DISK_SUPPORT",
+	FsctlSVHDXSyncTunnel:               "FSCTL_SVHDX_SYNC_TUNNEL_REQUEST",
+	FsctlSVHDXAsyncTunnel:              "FSCTL_SVHDX_ASYNC_TUNNEL_REQUEST",
+	FsctlStorageQoSControl:             "FSCTL_STORAGE_QOS_CONTROL",
 }
 
 func (c CtlCode) String() string {

@@ -1,0 +1,80 @@
+package fs
+
+import "context"
+
+// What a store may lack is not in File but in the interfaces below, each with a
+// function that asks a File for it: ErrNotSupported if it has it not. Wrappers
+// hand them on.
+
+// Cloner is a File whose store lets files share blocks.
+type Cloner interface {
+	// CloneRange makes [dstOff, dstOff+n) of the file have the blocks of src at
+	// srcOff, as if they were copied; the end of file grows if it has to. Offsets
+	// and n are multiples of the allocation unit, except that n may end at src's
+	// end: ErrInvalid, also for ranges of one file that overlap. ErrNotSupported for
+	// files on different file systems.
+	CloneRange(ctx context.Context, src File, srcOff, dstOff, n int64) error
+	// Snapshot returns a file without a name, for reading, that holds at [off,
+	// off+n) what this one holds there now, whatever is written to this one later.
+	Snapshot(ctx context.Context, off, n int64) (File, error)
+}
+
+// CloneRange is Cloner.CloneRange.
+func CloneRange(ctx context.Context, dst, src File, srcOff, dstOff, n int64) error {
+	if c, ok := dst.(Cloner); ok {
+		return c.CloneRange(ctx, src, srcOff, dstOff, n)
+	}
+	return ErrNotSupported
+}
+
+// Snapshot is Cloner.Snapshot.
+func Snapshot(ctx context.Context, f File, off, n int64) (File, error) {
+	if c, ok := f.(Cloner); ok {
+		return c.Snapshot(ctx, off, n)
+	}
+	return nil, ErrNotSupported
+}
+
+// Trimmer is a File that can give its room back, or take it, without its data
+// being written.
+type Trimmer interface {
+	// Trim gives the room of [off, off+n) back to the file system, whatever the
+	// file's attributes; it reads as zeroes then. The end of file stays.
+	Trim(ctx context.Context, off, n int64) error
+	// Reserve takes room for all of [0, size) that has none, the end of file
+	// staying where it is: ErrNoSpace.
+	Reserve(ctx context.Context, size int64) error
+}
+
+// Trim is Trimmer.Trim.
+func Trim(ctx context.Context, f File, off, n int64) error {
+	if t, ok := f.(Trimmer); ok {
+		return t.Trim(ctx, off, n)
+	}
+	return ErrNotSupported
+}
+
+// Reserve is Trimmer.Reserve.
+func Reserve(ctx context.Context, f File, size int64) error {
+	if t, ok := f.(Trimmer); ok {
+		return t.Reserve(ctx, size)
+	}
+	return ErrNotSupported
+}
+
+// Versioned is a File that knows whether its data is being changed.
+type Versioned interface {
+	// DataVersion changes with each change of data through the store, of whatever
+	// File of the same object; quiet says that none is under way. Two equal
+	// answers, both quiet, mean that nothing changed between them. It is good
+	// while the File is open.
+	DataVersion() (version uint64, quiet bool)
+}
+
+// DataVersion is Versioned.DataVersion; never quiet if the File cannot tell.
+func DataVersion(f File) (version uint64, quiet bool) {
+	if v, ok := f.(Versioned); ok {
+		return v.DataVersion()
+	}
+	return 0, false
+}
