@@ -251,7 +251,7 @@ func (r *Record) dropCaching(gone *Open, fx *Effects) {
 			return l.Key != gone.Lease
 		})
 	}
-	if waited {
+	if waited && !fx.Delete { // else Deleted wakes them, when the name is gone
 		r.retry(fx)
 	}
 }
