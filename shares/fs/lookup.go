@@ -233,19 +233,20 @@ func readFolder(dir int) (*folder, error) {
 }
 
 // changing notes the names of a folder, whose lock is held, ahead of a change;
-// the function it returns takes the change over into the cache. Without valid
-// names in the cache nothing is kept.
+// the function it returns says that it has been made: the folder is to be flushed,
+// and the cache takes the change over. Without valid names in the cache nothing is kept.
 func (p *POSIX) changing(dir int) (done func(change func(*folder))) {
 	st, err := statFD(dir)
 	if err != nil {
-		return func(func(*folder)) {}
+		return func(func(*folder)) { p.folders.changedAny() }
 	}
 	key := keyOf(&st)
 	f := p.cache.get(key)
 	if f == nil || f.stamp != stampOf(&st) {
-		return func(func(*folder)) { p.cache.drop(key) }
+		return func(func(*folder)) { p.folders.changed(key); p.cache.drop(key) }
 	}
 	return func(change func(*folder)) {
+		p.folders.changed(key)
 		after, err := statFD(dir)
 		if err != nil {
 			p.cache.drop(key)

@@ -21,7 +21,10 @@ type node struct {
 	// the file takes where the file system cannot reserve room.
 	wish atomic.Int64
 	// sizeMu keeps the end of file where it is while zeroes are written below it.
-	sizeMu   sync.RWMutex
+	sizeMu sync.RWMutex
+	// named is what folderFlushes.changes was, plus one, when the names that lead to
+	// the object were on stable storage.
+	named    atomic.Uint64
 	parentMu sync.Mutex
 	parents  []parent   // folders SyncParent has to flush; guarded by parentMu
 	attrMu   sync.Mutex // held while user.lunless.attr is read, changed and written

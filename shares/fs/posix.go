@@ -44,6 +44,7 @@ type POSIX struct {
 	volumes  sync.Map // device number -> uint64 volume
 	nodes    nodes
 	cache    nameCache
+	folders  folderFlushes
 	locks    [lockStripes]sync.Mutex
 	creating atomic.Int64 // calls of Create that have made an object and not finished it
 	noCached atomic.Bool  // RWF_NOWAIT is not supported

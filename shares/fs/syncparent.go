@@ -28,7 +28,7 @@ func (f *posixFile) rememberParent(at place) error {
 		}
 	}
 	if len(n.parents) == maxParents {
-		if err := f.poison(syncFolder(n.parents[0].dir)); err != nil {
+		if err := f.poison(f.fs.folders.flush(n.parents[0].key, n.parents[0].dir)); err != nil {
 			return err
 		}
 		unix.Close(n.parents[0].dir)
@@ -43,13 +43,13 @@ func (f *posixFile) rememberParent(at place) error {
 }
 
 // syncParents flushes the remembered folders. Those that were reported on are forgotten.
-func (n *node) syncParents() (some bool, err error) {
+func (n *node) syncParents(folders *folderFlushes) (some bool, err error) {
 	n.parentMu.Lock()
 	defer n.parentMu.Unlock()
 	for len(n.parents) > 0 {
 		last := n.parents[len(n.parents)-1]
 		n.parents = n.parents[:len(n.parents)-1]
-		err := syncFolder(last.dir)
+		err := folders.flush(last.key, last.dir)
 		unix.Close(last.dir)
 		if err != nil {
 			return true, err
@@ -59,17 +59,10 @@ func (n *node) syncParents() (some bool, err error) {
 	return some, nil
 }
 
-func syncFolder(dir int) error {
-	fd, err := openBeneath(dir, "", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return again(func() error { return unix.Fsync(fd) })
-}
-
-// SyncParent flushes the folder the object is in, and those it has been in or
-// was given a name in since the last call. A failure counts as one of Sync.
+// SyncParent flushes the folder the object is in and those above it, and the
+// folders it has been in or was given a name in since the last call. It costs
+// little where nothing of them has changed through this store. A failure counts as
+// one of Sync.
 func (p *POSIX) SyncParent(ctx context.Context, f File) error {
 	const op = "flush folder of"
 	if s := p.ownStream(f); s != nil {
@@ -83,19 +76,26 @@ func (p *POSIX) SyncParent(ctx context.Context, f File) error {
 	if pf.node.failed.Load() {
 		return pf.fail(op, ErrFailed)
 	}
-	some, err := pf.node.syncParents()
+	now := p.folders.changes.Load() + 1
+	if pf.node.named.Load() == now {
+		return nil
+	}
+	some, err := pf.node.syncParents(&p.folders)
 	if pf.poison(err) == nil {
 		err = p.syncPresentParent(root, pf, some)
+	}
+	if err == nil {
+		pf.node.named.Store(now)
 	}
 	return pf.fail(op, err)
 }
 
 func (p *POSIX) syncPresentParent(root int, f *posixFile, removed bool) error {
 	if name, err := f.name(root); err == nil && name == "" {
-		return f.poison(syncFolder(root))
+		return f.poison(p.flushUp(root))
 	}
 	unlocked := func(folderKey) func() { return func() {} }
-	err := p.named(root, f, unlocked, func(at place) error { return f.poison(syncFolder(at.dir)) })
+	err := p.named(root, f, unlocked, func(at place) error { return f.poison(p.flushUp(at.dir)) })
 	if err == ErrNotExist && removed {
 		return nil
 	}
