@@ -28,6 +28,7 @@ func handleCreate(ctx context.Context, r *request) error {
 		return &nameError{c.req.Name, fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
 			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)}
 	}
+	c.reportCreate(ctx, o)
 	m, err := c.response(ctx, o)
 	if err == nil && !r.session.addOpen(o) {
 		err = smb2.StatusNetworkNameDeleted // the tree connect ended meanwhile
@@ -54,6 +55,8 @@ type creation struct {
 	attrs   fs.Attributes // asked for, only those that can be set
 	granted fscc.AccessMask
 	action  smb2.CreateAction
+
+	madeFile bool // and not just a stream in one
 }
 
 const (

@@ -218,6 +218,7 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 	if f, err = c.withStream(ctx, f); err != nil {
 		return nil, err
 	}
+	c.madeFile = true
 	c.action = smb2.FileCreated
 	if c.path, err = f.Name(); err != nil {
 		f.Close()

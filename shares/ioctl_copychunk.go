@@ -132,6 +132,9 @@ func copyChunk(ctx context.Context, dst, src *open, c *smb2.CopychunkChunk) erro
 	} else {
 		err = copyDisjoint(ctx, dst.file, src.file, from, to, n)
 	}
+	if err == nil {
+		dst.wrote(ctx, to, n)
+	}
 	if err == nil && dst.writeThrough() {
 		err = dst.file.Sync(ctx)
 	}

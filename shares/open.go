@@ -51,6 +51,8 @@ type handle struct {
 	mode     atomic.Uint32 // FileModeInformation
 	times    pinnedTimes
 	listing  listing
+	watch    watch
+	writes   atomic.Uint32 // wroteNothing and so on
 
 	lockSeqMu sync.Mutex // guards lockSeq
 	lockSeq   lockSequences
@@ -112,6 +114,8 @@ func (o *open) close(ctx context.Context, why error) error {
 	ctx = context.WithoutCancel(ctx)
 	o.times.restore(ctx, o.file)
 	o.listing.close()
+	o.watch.close()
+	o.reportWrites(ctx)
 	file, err := o.release(ctx)
 	if err != nil {
 		o.session.log.Warn("close failed", "file", file, "reason", why, "err", err)
@@ -131,6 +135,9 @@ func (o *open) release(ctx context.Context) (string, error) {
 		return o.releaseStream(ctx)
 	}
 	full := o.dir && o.options&smb2.FileDeleteOnClose != 0 && isEmpty(ctx, o.file) != nil
+	if o.dir && o.options&smb2.FileDeleteOnClose != 0 && !full {
+		o.tree.share.srv.notifier.doomed(o.fileID)
+	}
 	var name string
 	var err error
 	drained := !o.dir && o.access&(smb2.FileWriteData|smb2.FileAppendData) != 0 && !o.goesAway(ctx)
@@ -180,14 +187,23 @@ func (o *open) removeNamed(ctx context.Context, name, link string) error {
 // remove takes the file's name away, and lets others open what has it next. A
 // folder that is not empty any more stays, which is no error (MS-FSA 2.1.5.5).
 func (o *open) remove(ctx context.Context, f fs.File, link string) error {
+	return o.removeFrom(ctx, f, o.fileID, link)
+}
+
+// removeFrom is remove of the file with the record id.
+func (o *open) removeFrom(ctx context.Context, f fs.File, id fs.FileID, link string) error {
+	gone := o.removing(f)
 	err := o.tree.fs.Remove(ctx, f)
-	if err == nil && o.ca {
-		err = o.tree.fs.SyncParent(ctx, f)
+	if err == nil {
+		gone(ctx)
+		if o.ca {
+			err = o.tree.fs.SyncParent(ctx, f)
+		}
 	}
 	if errors.Is(err, fs.ErrNotEmpty) {
 		err = nil
 	}
-	_, uerr := o.store.Update(ctx, o.fileID, state.Deleted(link))
+	_, uerr := o.store.Update(ctx, id, state.Deleted(link))
 	return errors.Join(err, uerr)
 }
 

@@ -47,6 +47,8 @@ type Server struct {
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
 
+	notifier notifier
+
 	ids idSource
 }
 
@@ -73,7 +75,7 @@ func New(cfg Config) (_ *Server, err error) {
 	srv.ids.init()
 	srv.auth = srv.authConfig()
 	srv.offer = auth.NegTokenInit2(srv.auth)
-	srv.ipc = newShare(Share{Name: ipcName, Comment: "Remote IPC"})
+	srv.ipc = srv.newShare(Share{Name: ipcName, Comment: "Remote IPC"})
 	srv.ipc.ipc = true
 	for _, s := range cfg.Shares {
 		if err := srv.AddShare(s); err != nil {

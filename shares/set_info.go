@@ -32,6 +32,9 @@ func handleSetInfo(ctx context.Context, r *request) error {
 		err = refuseSetFilesystem(fscc.FsInfoClass(req.FileInfoClass))
 	case smb2.InfoSecurity:
 		err = o.setSecurity(ctx, fscc.SecurityInformation(req.AdditionalInformation), req.Buffer)
+		if err == nil {
+			o.modified(ctx, smb2.NotifyChangeSecurity)
+		}
 	case smb2.InfoQuota:
 		err = smb2.StatusNotSupported
 	default:
@@ -126,7 +129,7 @@ func refuseSetFilesystem(class fscc.FsInfoClass) error {
 
 // setBasic sets times and attributes (MS-FSA 2.1.5.15.2). A time that is set, or
 // frozen with -1, is pinned on the open; -2 lets it go.
-func (o *open) setBasic(ctx context.Context, b []byte) error {
+func (o *open) setBasic(ctx context.Context, b []byte) (err error) {
 	var in fscc.BasicInfo
 	if err := in.Decode(b); err != nil {
 		return err
@@ -152,6 +155,11 @@ func (o *open) setBasic(ctx context.Context, b []byte) error {
 			}
 		}
 	}
+	defer func() {
+		if err == nil {
+			o.modified(ctx, basicFilter(&in))
+		}
+	}()
 	var set, pin fs.TimeChange
 	set.Created, _ = timeChange(in.CreationTime, now.Created)
 	set.Accessed, pin.Accessed = timeChange(in.LastAccessTime, now.Accessed)
@@ -199,6 +207,10 @@ func (o *open) setDelete(ctx context.Context, pending, evenReadOnly bool) error 
 		}
 	}
 	_, err := o.store.Update(ctx, o.fileID, state.SetDeletePending(o.stateID(), pending))
+	if err == nil && pending && o.dir {
+		o.watch.doom()
+		o.tree.share.srv.notifier.doomed(o.fileID)
+	}
 	return err
 }
 
@@ -247,6 +259,7 @@ func (o *open) resize(ctx context.Context, size int64) error {
 	if err := o.file.Truncate(ctx, size); err != nil {
 		return err
 	}
+	o.modified(ctx, smb2.NotifyChangeSize)
 	return o.through(ctx)
 }
 
@@ -272,6 +285,7 @@ func (o *open) setAllocation(ctx context.Context, b []byte) error {
 	if err := o.file.SetAllocation(ctx, a.AllocationSize); err != nil {
 		return err
 	}
+	o.modified(ctx, smb2.NotifyChangeSize)
 	return o.through(ctx)
 }
 

@@ -17,6 +17,8 @@ type renaming struct {
 	target  string // for fs.FS
 	stream  bool   // the name has a stream's in it, which it must not
 	replace bool
+
+	replaced bool // another file has the name
 }
 
 func (r *request) parseRenaming(in *fscc.RenameInfo) (*renaming, error) {
@@ -86,6 +88,7 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	}
 	name, err := file.Name()
 	if err == nil {
+		o.reportRename(ctx, source, name, n.replaced)
 		// The name has changed, whether the client stays for that or not.
 		_, err = o.store.Update(context.WithoutCancel(ctx), file.ID(), state.Relink(from, r.tree.share.link(name)))
 	}
@@ -121,7 +124,11 @@ func (r *request) link(ctx context.Context, b []byte) error {
 	if err := n.checkTarget(ctx); err != nil {
 		return err
 	}
-	return r.tree.fs.Link(ctx, o.file, n.target, n.replace)
+	if err := r.tree.fs.Link(ctx, o.file, n.target, n.replace); err != nil {
+		return err
+	}
+	o.reportLink(ctx, n.target, n.replaced)
+	return nil
 }
 
 // checkFolder asks whether the user may put the name where it shall be.
@@ -165,6 +172,7 @@ func (n *renaming) checkTarget(ctx context.Context) error {
 	if !n.replace {
 		return smb2.StatusObjectNameCollision
 	}
+	n.replaced = true
 	name, err := f.Name()
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ const ipcName = "IPC$"
 // share is a Share in use (MS-SMB2 3.3.1.6).
 type share struct {
 	Share
+	srv *Server
 	ipc bool
 
 	// names is held for reading by CREATE and for writing while a name is given to
@@ -27,7 +28,9 @@ type share struct {
 	trees map[*tree]struct{}
 }
 
-func newShare(s Share) *share { return &share{Share: s, trees: map[*tree]struct{}{}} }
+func (srv *Server) newShare(s Share) *share {
+	return &share{Share: s, srv: srv, trees: map[*tree]struct{}{}}
+}
 
 // maximalAccess is the most an open on the share may have, whoever the user is.
 func (s *share) maximalAccess() smb2.AccessMask {
@@ -116,7 +119,7 @@ func (srv *Server) AddShare(s Share) error {
 	if srv.shares[shareKey(s.Name)] != nil {
 		return fmt.Errorf("share %q: %w", s.Name, ErrShareExists)
 	}
-	srv.shares[shareKey(s.Name)] = newShare(s)
+	srv.shares[shareKey(s.Name)] = srv.newShare(s)
 	return nil
 }
 
@@ -154,7 +157,7 @@ func (srv *Server) SetShares(ctx context.Context, list []Share) error {
 		if next[shareKey(s.Name)] != nil {
 			return fmt.Errorf("share %q: %w", s.Name, ErrShareExists)
 		}
-		next[shareKey(s.Name)] = newShare(s)
+		next[shareKey(s.Name)] = srv.newShare(s)
 	}
 	var ended []*share
 	srv.mu.Lock()

@@ -153,6 +153,9 @@ func (o *open) unshareBase(ctx context.Context) error {
 	}
 	base := o.stream.Base()
 	fx, err := o.store.Update(ctx, base.ID(), state.RemoveOpen(o.stateID(), true))
+	if errors.Is(err, state.ErrUnknownOpen) {
+		return nil // a persistent open's, forgotten by a restart
+	}
 	if err == nil && fx.Delete {
 		err = o.removeBase(ctx, base, fx.Link)
 	}
@@ -173,13 +176,10 @@ func (o *open) removeBase(ctx context.Context, base fs.File, link string) error 
 	if err == nil {
 		defer f.Close()
 		if f.ID() == base.ID() {
-			err = o.tree.fs.Remove(ctx, f)
-		}
-		if err == nil && o.ca {
-			err = o.tree.fs.SyncParent(ctx, f)
+			return o.removeFrom(ctx, f, base.ID(), link)
 		}
 	}
-	if errors.Is(err, fs.ErrNotEmpty) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	_, uerr := o.store.Update(ctx, base.ID(), state.Deleted(link))
@@ -228,11 +228,16 @@ func (o *open) removeStream(ctx context.Context, name string, closed bool) error
 				return fs.ErrNotExist
 			}
 		}
+		gone := o.removing(s)
 		err := o.tree.fs.Remove(ctx, s)
-		if err == nil && o.ca {
-			err = o.tree.fs.SyncParent(ctx, s)
+		if err != nil {
+			return err
 		}
-		return err
+		gone(ctx)
+		if o.ca {
+			return o.tree.fs.SyncParent(ctx, s)
+		}
+		return nil
 	}
 	err := remove()
 	if errors.Is(err, fs.ErrNotExist) {

@@ -43,6 +43,7 @@ func handleWrite(ctx context.Context, r *request) error {
 		if _, err := o.file.WriteAt(q.Data, int64(q.Offset)); err != nil {
 			return err
 		}
+		o.wrote(ctx, int64(q.Offset), int64(len(q.Data)))
 	}
 	if through {
 		if err := o.file.Sync(ctx); err != nil {

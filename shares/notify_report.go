@@ -1,0 +1,202 @@
+package shares
+
+import (
+	"context"
+
+	"lunless/shares/fs"
+	"lunless/smbstore/fscc"
+	"lunless/smbstore/smb2"
+)
+
+// What handlers report to the notifier, and with what filters (MS-FSA, "Send
+// directory change notification").
+
+const (
+	// notifyOverwritten are the persistent attributes that overwriting a file changes.
+	notifyOverwritten = smb2.NotifyChangeAttributes | smb2.NotifyChangeSize | smb2.NotifyChangeLastWrite |
+		smb2.NotifyChangeLastAccess | smb2.NotifyChangeEA
+	// notifyReplaced: another file has the name now (MS-FSA 2.1.5.15.12).
+	notifyReplaced = smb2.NotifyChangeAttributes | smb2.NotifyChangeSize | smb2.NotifyChangeLastWrite |
+		smb2.NotifyChangeLastAccess | smb2.NotifyChangeCreation | smb2.NotifyChangeSecurity | smb2.NotifyChangeEA
+)
+
+// nameFilter is the filter for what happens to a name.
+func nameFilter(dir bool) smb2.CompletionFilter {
+	if dir {
+		return smb2.NotifyChangeDirName
+	}
+	return smb2.NotifyChangeFileName
+}
+
+// watched says whether it is worth finding out what has changed.
+func (s *share) watched() bool { return s.srv != nil && s.srv.notifier.watched() }
+
+func (s *share) report(ctx context.Context, changes ...change) {
+	if s.watched() {
+		s.srv.notifier.report(ctx, s, changes...)
+	}
+}
+
+// reportCreate reports what a CREATE has made or emptied (MS-FSA 2.1.5.1.1, 2.1.5.1.2).
+func (c *creation) reportCreate(ctx context.Context, o *open) {
+	s := c.r.tree.share
+	if o.dir && c.req.CreateOptions&smb2.FileDeleteOnClose != 0 {
+		o.watch.doom()
+	}
+	if c.action == smb2.FileOpened || !s.watched() {
+		return
+	}
+	var list []change
+	stream := c.path + ":" + c.name.stream
+	switch {
+	case c.name.stream == "" && c.action == smb2.FileCreated:
+		list = append(list, change{c.path, fscc.FILE_ACTION_ADDED, nameFilter(o.dir)})
+	case c.name.stream == "":
+		list = append(list, change{c.path, fscc.FILE_ACTION_MODIFIED, notifyOverwritten})
+	case c.action == smb2.FileCreated:
+		if c.madeFile {
+			list = append(list, change{c.path, fscc.FILE_ACTION_ADDED, smb2.NotifyChangeFileName})
+		}
+		list = append(list, change{stream, fscc.FILE_ACTION_ADDED_STREAM, smb2.NotifyChangeStreamName})
+	default:
+		list = append(list, change{stream, fscc.FILE_ACTION_MODIFIED_STREAM,
+			smb2.NotifyChangeStreamSize | smb2.NotifyChangeStreamWrite})
+	}
+	s.report(ctx, list...)
+}
+
+// modified reports that something about the open's file has changed; of a stream, its
+// data and size are reported as the stream's, all else as the file's.
+func (o *open) modified(ctx context.Context, filter smb2.CompletionFilter) {
+	s := o.tree.share
+	if filter == 0 || !s.watched() {
+		return
+	}
+	path, err := o.file.Name()
+	if err != nil {
+		return // it has no name any more
+	}
+	c := change{path, fscc.FILE_ACTION_MODIFIED, filter}
+	if o.stream != nil {
+		var own smb2.CompletionFilter
+		if filter&smb2.NotifyChangeSize != 0 {
+			own |= smb2.NotifyChangeStreamSize
+		}
+		if filter&smb2.NotifyChangeLastWrite != 0 {
+			own |= smb2.NotifyChangeStreamWrite
+		}
+		if own != 0 {
+			name, err := o.stream.StreamName()
+			if err != nil {
+				return
+			}
+			s.report(ctx, change{path + ":" + name, fscc.FILE_ACTION_MODIFIED_STREAM, own})
+		}
+		if c.filter &^= smb2.NotifyChangeSize; c.filter == 0 {
+			return
+		}
+	}
+	s.report(ctx, c)
+}
+
+// wroteNothing, wroteOnce and wroteMore are how far the reporting of writes is.
+const (
+	wroteNothing = iota
+	wroteOnce    // the first write has been reported
+	wroteMore    // others since; that is reported when the open is closed
+)
+
+// wrote notes n bytes written at off. The first write of an open is reported when it
+// is done, the others together when the open is closed.
+func (o *open) wrote(ctx context.Context, off, n int64) {
+	if n == 0 || !o.tree.share.watched() {
+		return
+	}
+	if !o.writes.CompareAndSwap(wroteNothing, wroteOnce) {
+		o.writes.Store(wroteMore)
+		return
+	}
+	filter := smb2.NotifyChangeLastWrite
+	if info, err := o.file.Stat(ctx); err == nil && info.Size == off+n {
+		filter |= smb2.NotifyChangeSize
+	}
+	o.modified(ctx, filter)
+}
+
+// reportWrites reports the writes that have not been.
+func (o *open) reportWrites(ctx context.Context) {
+	if o.writes.Load() == wroteMore {
+		o.modified(ctx, smb2.NotifyChangeLastWrite|smb2.NotifyChangeSize)
+	}
+}
+
+// removing prepares to report that the name of f, or of the stream it is, goes: the function
+// it returns does, once it has gone.
+func (o *open) removing(f fs.File) (gone func(ctx context.Context)) {
+	s := o.tree.share
+	if !s.watched() {
+		return func(context.Context) {}
+	}
+	path, err := f.Name()
+	if err != nil {
+		return func(context.Context) {}
+	}
+	c := change{path, fscc.FILE_ACTION_REMOVED, nameFilter(f.Dir())}
+	if stream := fs.StreamOf(f); stream != nil {
+		name, err := stream.StreamName()
+		if err != nil {
+			return func(context.Context) {}
+		}
+		c = change{path + ":" + name, fscc.FILE_ACTION_REMOVED_STREAM, smb2.NotifyChangeStreamName}
+	}
+	return func(ctx context.Context) { s.report(ctx, c) }
+}
+
+// reportRename reports a rename (MS-FSA 2.1.5.15.12). replaced says that another file had
+// the name.
+func (o *open) reportRename(ctx context.Context, from, to string, replaced bool) {
+	filter := nameFilter(o.baseFile().Dir())
+	oldFolder, _ := splitPath(from, '/')
+	newFolder, _ := splitPath(to, '/')
+	moved := oldFolder != newFolder
+	gone := change{from, fscc.FILE_ACTION_RENAMED_OLD_NAME, filter}
+	come := change{to, fscc.FILE_ACTION_RENAMED_NEW_NAME, filter}
+	if moved || replaced {
+		gone.action = fscc.FILE_ACTION_REMOVED
+	}
+	switch {
+	case replaced:
+		come.action, come.filter = fscc.FILE_ACTION_MODIFIED, notifyReplaced
+	case moved:
+		come.action = fscc.FILE_ACTION_ADDED
+	}
+	o.tree.share.report(ctx, gone, come)
+}
+
+// reportLink reports a new link (MS-FSA 2.1.5.15.7).
+func (o *open) reportLink(ctx context.Context, to string, replaced bool) {
+	c := change{to, fscc.FILE_ACTION_ADDED, smb2.NotifyChangeFileName}
+	if replaced {
+		c.action, c.filter = fscc.FILE_ACTION_MODIFIED, notifyReplaced
+	}
+	o.tree.share.report(ctx, c)
+}
+
+// basicFilter is the filter for what FileBasicInformation sets (MS-FSA 2.1.5.15.2).
+func basicFilter(b *fscc.BasicInfo) (filter smb2.CompletionFilter) {
+	if b.Attributes != 0 {
+		filter |= smb2.NotifyChangeAttributes
+	}
+	for _, t := range []struct {
+		at     fscc.Filetime
+		filter smb2.CompletionFilter
+	}{
+		{b.CreationTime, smb2.NotifyChangeCreation}, {b.LastAccessTime, smb2.NotifyChangeLastAccess},
+		{b.LastWriteTime, smb2.NotifyChangeLastWrite},
+	} {
+		if t.at.IsTime() {
+			filter |= t.filter
+		}
+	}
+	return filter
+}
