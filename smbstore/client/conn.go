@@ -209,41 +209,47 @@ func (c *conn) protect(k *call, encrypt bool) {
 // used when send returns.
 func (c *conn) send(ctx context.Context, k *call, m message, payload []byte) {
 	n := m.Size()
-	room := wireHead + n
 	if k.seal {
-		room += len(payload) + smb2.SealTailroom
+		c.sendSealed(ctx, k, m, payload)
+		return
 	}
-	if cap(k.wire) < room {
-		k.wire = make([]byte, room, max(room, 512))
+	if cap(k.wire) < wireHead+n {
+		k.wire = make([]byte, wireHead+n, max(wireHead+n, 512))
 	}
 	k.wire = k.wire[:wireHead+n]
 	msg := k.wire[wireHead:]
 	k.hdr.Encode(msg)
 	m.Encode(msg)
-	var start int
-	switch {
-	case k.seal:
-		k.wire = append(k.wire, payload...)
-		payload = nil
-		start = 0
-		if err := c.sec.Load().sealer.Seal(k.wire[smb2.FrameHeaderSize:]); err != nil {
-			c.kill(err)
-			return
-		}
-	case k.sign:
-		start = smb2.TransformHeaderSize
+	if k.sign {
 		c.sec.Load().signer.SignParts(msg, payload)
-	default:
-		start = smb2.TransformHeaderSize
 	}
-	frame := k.wire[start:]
-	size := len(frame) - smb2.FrameHeaderSize + len(payload)
-	if size > smb2.MaxFrameSize {
-		c.kill(errors.New("a request is longer than a frame"))
+	frame := k.wire[smb2.TransformHeaderSize:]
+	smb2.PutFrameHeader(frame, n+len(payload))
+	c.write(ctx, frame, payload)
+}
+
+// sealed holds memory for requests that are encrypted: they go out in one piece.
+var sealed = sync.Pool{New: func() any { return new([]byte) }}
+
+// sendSealed is send for an encrypted request.
+func (c *conn) sendSealed(ctx context.Context, k *call, m message, payload []byte) {
+	n := m.Size()
+	mem := sealed.Get().(*[]byte)
+	defer sealed.Put(mem)
+	if room := wireHead + n + len(payload) + smb2.SealTailroom; cap(*mem) < room {
+		*mem = make([]byte, room+room/4)
+	}
+	frame := (*mem)[:wireHead+n+len(payload)]
+	msg := frame[wireHead:]
+	k.hdr.Encode(msg)
+	m.Encode(msg)
+	copy(msg[n:], payload)
+	if err := c.sec.Load().sealer.Seal(frame[smb2.FrameHeaderSize:]); err != nil {
+		c.kill(err)
 		return
 	}
-	smb2.PutFrameHeader(frame, size)
-	c.write(ctx, frame, payload)
+	smb2.PutFrameHeader(frame, len(frame)-smb2.FrameHeaderSize)
+	c.write(ctx, frame, nil)
 }
 
 func (c *conn) write(ctx context.Context, frame, payload []byte) {

@@ -266,9 +266,9 @@ func (f *File) leaseContext(l *treeLink, list []smb2.CreateContext) []smb2.Creat
 
 // create sends one CREATE and gives its successful response.
 func (f *File) create(ctx context.Context, l *treeLink, contexts []smb2.CreateContext, replay bool) (*call, error) {
-	c := l.s.pick()
-	if c == nil {
-		return nil, &lostError{errors.New("no connection")}
+	c, err := l.s.channel(ctx)
+	if err != nil {
+		return nil, err
 	}
 	o := &f.opts
 	q := &smb2.CreateRequest{

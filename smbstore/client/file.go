@@ -312,32 +312,34 @@ func (f *File) do(ctx context.Context, q request) ([]byte, smb2.Status, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		c := h.link.s.pick()
-		if c == nil {
-			continue
-		}
-		k := newCall(q.command)
-		k.patient = q.patient
-		f.tree.client.prepare(k, c, h.link, v.replay)
-		status := smb2.Status(0)
-		err = c.reserve(ctx, k, q.charge)
-		if err == nil {
-			c.send(ctx, k, q.build(h.id, k.room()), nil)
-			err = k.wait(ctx)
-		}
-		if err == nil {
-			status = k.resp.Status
-			if status == smb2.StatusSuccess || q.accept != nil && q.accept(status) {
-				body := append([]byte(nil), k.body...)
-				k.free()
-				return body, status, nil
-			}
-			k.free()
+		body, status, err := f.try(ctx, h, &q, v.replay)
+		if err == nil && (status == smb2.StatusSuccess || q.accept != nil && q.accept(status)) {
+			return body, status, nil
 		}
 		if err := v.again(ctx, f, h, q.command, err, status); err != nil {
 			return nil, status, err
 		}
 	}
+}
+
+// try sends a request once.
+func (f *File) try(ctx context.Context, h *handle, q *request, replay bool) ([]byte, smb2.Status, error) {
+	c, err := h.link.s.channel(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	k := newCall(q.command)
+	k.patient = q.patient
+	f.tree.client.prepare(k, c, h.link, replay)
+	if err := c.reserve(ctx, k, q.charge); err != nil {
+		return nil, 0, err
+	}
+	c.send(ctx, k, q.build(h.id, k.room()), nil)
+	if err := k.wait(ctx); err != nil {
+		return nil, 0, err
+	}
+	defer k.free()
+	return append([]byte(nil), k.body...), k.resp.Status, nil
 }
 
 // Close closes the handle at the server. A second Close is ErrClosed.

@@ -89,8 +89,10 @@ func startOurs(t testing.TB, change func(*shares.Config)) *peer {
 		cred: client.Credentials{User: "hv", Password: storetest.Password}}
 }
 
-// durableSamba are the settings without which Samba grants no durable handles.
-var durableSamba = []string{"kernel oplocks = no", "kernel share modes = no", "posix locking = no"}
+// durableSamba are the settings without which Samba grants no durable handles. It
+// refuses to give one back if a write still under way when the connection died has
+// changed the file's time since; without asynchronous writes there is none.
+var durableSamba = []string{"kernel oplocks = no", "kernel share modes = no", "posix locking = no", "aio write size = 0", "aio read size = 0"}
 
 func startSamba(t testing.TB, globals ...string) *peer {
 	t.Helper()

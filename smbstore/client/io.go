@@ -76,9 +76,9 @@ func (f *File) readOnce(ctx context.Context, p []byte, off int64) (int, error) {
 
 // startRead sends a READ of the beginning of p. Errors are those of the connection.
 func (f *File) startRead(ctx context.Context, h *handle, p []byte, off int64, replay bool) (*call, error) {
-	c := h.link.s.pick()
-	if c == nil {
-		return nil, errNoChannel
+	c, err := h.link.s.channel(ctx)
+	if err != nil {
+		return nil, err
 	}
 	k := newCall(smb2.CommandRead)
 	f.tree.client.prepare(k, c, h.link, replay)
@@ -169,9 +169,9 @@ func (k *call) written() (int, error) {
 
 // startWrite sends a WRITE of the beginning of p.
 func (f *File) startWrite(ctx context.Context, h *handle, p []byte, off int64, flags smb2.WriteFlags, replay bool) (*call, error) {
-	c := h.link.s.pick()
-	if c == nil {
-		return nil, errNoChannel
+	c, err := h.link.s.channel(ctx)
+	if err != nil {
+		return nil, err
 	}
 	k := newCall(smb2.CommandWrite)
 	k.patient = true
@@ -185,8 +185,6 @@ func (f *File) startWrite(ctx context.Context, h *handle, p []byte, off int64, f
 	c.send(ctx, k, &k.write, p)
 	return k, nil
 }
-
-var errNoChannel error = &lostError{ErrClosed}
 
 // piece is one request of a large transfer.
 type piece struct {

@@ -186,14 +186,14 @@ func (cl *Client) serveOplockBreak(ctx context.Context, s *session, msg []byte) 
 
 // acknowledge answers a break. A server that has given up waiting refuses it.
 func (s *session) acknowledge(ctx context.Context, l *treeLink, m message) error {
-	c := s.pick()
-	if c == nil {
-		return &lostError{context.Canceled}
+	c, err := s.channel(ctx)
+	if err != nil {
+		return err
 	}
 	k := newCall(smb2.CommandOplockBreak)
 	k.hdr.TreeID = l.id
 	c.protect(k, l.encrypt)
-	_, err := c.exchange(ctx, k, m)
+	_, err = c.exchange(ctx, k, m)
 	return err
 }
 

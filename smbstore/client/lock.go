@@ -65,13 +65,14 @@ func (f *File) lock(ctx context.Context, list []smb2.LockElement) error {
 	return err
 }
 
-// takeBucket reserves a bucket where the server keeps track of replays (MS-SMB2
-// 3.2.4.19); -1 for none. A request that finds them all busy goes without.
+// takeBucket reserves a bucket where the server may keep track of replays: on
+// resilient handles, and on all where both sides know of channels (MS-SMB2 3.2.4.19,
+// 3.3.5.14); -1 for none. A request that finds them all busy goes without.
 func (f *File) takeBucket() int {
 	s := f.tree.client.cur.Load()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	tracked := f.grant.Resilient || f.grant.Durability == Persistent || s.neg.dialect >= smb2.Dialect300 && s.neg.capabilities&smb2.CapMultiChannel != 0
+	tracked := f.grant.Resilient || s.neg.dialect >= smb2.Dialect300
 	if !tracked {
 		return -1
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -77,17 +78,44 @@ func (s *session) drop(c *conn) {
 	}
 }
 
-// pick chooses the connection for a request, nil if none is left.
+// pick chooses the connection for a request, nil if none is alive.
 func (s *session) pick() *conn {
 	list := s.list()
-	switch len(list) {
-	case 0:
+	if len(list) == 0 {
 		return nil
-	case 1:
-		return list[0]
 	}
-	return list[int(s.turn.Add(1))%len(list)]
+	first := 0
+	if len(list) > 1 {
+		first = int(s.turn.Add(1)) % len(list)
+	}
+	for i := range list {
+		if c := list[(first+i)%len(list)]; !c.dead.Load() {
+			return c
+		}
+	}
+	return nil
 }
+
+// channel is pick that waits out the moment between the death of the last
+// connection and the end of the session: a *lostError then.
+func (s *session) channel(ctx context.Context) (*conn, error) {
+	for {
+		if c := s.pick(); c != nil {
+			return c, nil
+		}
+		if s.over.Load() {
+			return nil, errNoChannel
+		}
+		select {
+		case <-s.lost:
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+var errNoChannel = &lostError{errors.New("the session has ended")}
 
 // end gives up the session.
 func (s *session) end(err error) {

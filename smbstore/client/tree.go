@@ -78,9 +78,9 @@ func (t *Tree) connect(ctx context.Context, s *session) (*treeLink, error) {
 	if l := t.cur.Load(); l != nil && l.s == s {
 		return l, nil
 	}
-	c := s.pick()
-	if c == nil {
-		return nil, &lostError{errors.New("no connection")}
+	c, err := s.channel(ctx)
+	if err != nil {
+		return nil, err
 	}
 	k := newCall(smb2.CommandTreeConnect)
 	c.protect(k, false)
