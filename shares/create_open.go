@@ -54,7 +54,11 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	}
 	c.action = smb2.FileOpened
 	if c.overwrites() {
-		if err := c.overwrite(ctx, f); err != nil {
+		err := c.overwrite(ctx, f)
+		if err == nil && o.ca {
+			err = o.flush(ctx)
+		}
+		if err != nil {
 			return nil, errors.Join(err, c.unshare(ctx, o))
 		}
 	}
@@ -221,6 +225,10 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 	c.madeFile = true
 	c.action = smb2.FileCreated
 	if c.path, err = f.Name(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if err := c.settleNew(ctx, f); err != nil {
 		f.Close()
 		return nil, err
 	}

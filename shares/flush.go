@@ -15,7 +15,7 @@ func handleFlush(ctx context.Context, r *request) error {
 		if o.access&(smb2.FileWriteData|smb2.FileAppendData) == 0 {
 			return smb2.StatusAccessDenied
 		}
-		if err := o.file.Sync(ctx); err != nil {
+		if err := o.flush(ctx); err != nil {
 			return err
 		}
 	}

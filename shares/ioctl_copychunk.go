@@ -81,6 +81,11 @@ func copyChunks(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
 		done.ChunksWritten++
 		done.TotalBytesWritten += in.Chunks[i].Length
 	}
+	if done.ChunksWritten > 0 {
+		if err := dst.through(ctx); err != nil {
+			return err
+		}
+	}
 	b := make([]byte, done.Size())
 	done.Encode(b)
 	return r.respondIoctl(status, req, b)
@@ -134,9 +139,6 @@ func copyChunk(ctx context.Context, dst, src *open, c *smb2.CopychunkChunk) erro
 	}
 	if err == nil {
 		dst.wrote(ctx, to, n)
-	}
-	if err == nil && dst.writeThrough() {
-		err = dst.file.Sync(ctx)
 	}
 	return err
 }

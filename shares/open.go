@@ -62,14 +62,6 @@ type handle struct {
 // (MS-SMB2 3.3.5.13).
 func (o *open) writeThrough() bool { return o.ca || o.mode.Load()&fscc.FILE_WRITE_THROUGH != 0 }
 
-// through puts what has been changed on stable storage if the open wants that.
-func (o *open) through(ctx context.Context) error {
-	if !o.writeThrough() {
-		return nil
-	}
-	return o.file.Sync(ctx)
-}
-
 // stateID is the open's name in shares/state.
 func (o *open) stateID() state.OpenID { return state.OpenID(o.id.Persistent) }
 
@@ -112,7 +104,9 @@ func (o *open) close(ctx context.Context, why error) error {
 	}
 	// The end of the client must not keep its opens in the record.
 	ctx = context.WithoutCancel(ctx)
-	o.times.restore(ctx, o.file)
+	if o.times.restore(ctx, o.file) && o.ca {
+		_ = o.file.Sync(ctx) // times are not worth failing for
+	}
 	o.listing.close()
 	o.watch.close()
 	o.reportWrites(ctx)
@@ -233,15 +227,17 @@ func (p *pinnedTimes) changed() *time.Time {
 	return p.at.Changed
 }
 
-// restore puts pinned times back after writes. Times are not worth failing for.
-func (p *pinnedTimes) restore(ctx context.Context, f fs.File) {
+// restore puts pinned times back after writes, and says whether there were any.
+// Times are not worth failing for.
+func (p *pinnedTimes) restore(ctx context.Context, f fs.File) bool {
 	if !p.dirty.Swap(false) {
-		return
+		return false
 	}
 	p.mu.Lock()
 	at := p.at
 	p.mu.Unlock()
 	_ = f.SetTimes(ctx, at)
+	return true
 }
 
 // pin replaces what is pinned: nil leaves, a zero time lets go, a time pins it.

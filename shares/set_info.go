@@ -41,7 +41,7 @@ func handleSetInfo(ctx context.Context, r *request) error {
 		err = smb2.StatusInvalidParameter
 	}
 	if err == nil && o.ca {
-		err = o.file.Sync(ctx)
+		err = o.flush(ctx)
 	}
 	if err != nil {
 		return err

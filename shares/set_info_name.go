@@ -86,13 +86,18 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	if err := r.tree.fs.Rename(ctx, file, n.target, n.replace); err != nil {
 		return err
 	}
+	// The name has changed, whether the client stays for that or not.
+	ctx = context.WithoutCancel(ctx)
+	var settled error
+	if o.ca { // before the record, by whose name a client finds its handle again
+		settled = r.tree.settleName(ctx, file)
+	}
 	name, err := file.Name()
 	if err == nil {
 		o.reportRename(ctx, source, name, n.replaced)
-		// The name has changed, whether the client stays for that or not.
-		_, err = o.store.Update(context.WithoutCancel(ctx), file.ID(), state.Relink(from, r.tree.share.link(name)))
+		_, err = o.store.Update(ctx, file.ID(), state.Relink(from, r.tree.share.link(name)))
 	}
-	return err
+	return errors.Join(settled, err)
 }
 
 // link gives the file one more name (MS-FSA 2.1.5.15.7).

@@ -91,6 +91,9 @@ func (c *creation) addStream(ctx context.Context, base fs.File) (*open, error) {
 	c.action = smb2.FileCreated
 	o := c.newOpen(s)
 	if err == nil {
+		err = c.settleNew(ctx, s)
+	}
+	if err == nil {
 		err = c.share(ctx, o, 0)
 	}
 	if err != nil {

@@ -46,7 +46,7 @@ func handleWrite(ctx context.Context, r *request) error {
 		o.wrote(ctx, int64(q.Offset), int64(len(q.Data)))
 	}
 	if through {
-		if err := o.file.Sync(ctx); err != nil {
+		if err := o.flushWritten(ctx); err != nil {
 			return err
 		}
 	}

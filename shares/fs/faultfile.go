@@ -68,7 +68,12 @@ func (f *faultFile) perform(op Op, do func() error) error {
 }
 
 func (f *faultFile) Sync(ctx context.Context) error {
-	return f.perform(OpSync, func() error { return f.inner.Sync(ctx) })
+	tried := false
+	err := f.perform(OpSync, func() error { tried = true; return f.inner.Sync(ctx) })
+	if own, ok := dataOf(f.inner); ok && err != nil && !tried {
+		return own.poison(err) // as if the disk had failed it
+	}
+	return err
 }
 
 func (f *faultFile) Truncate(ctx context.Context, size int64) error {

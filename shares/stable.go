@@ -1,0 +1,106 @@
+package shares
+
+import (
+	"context"
+	"errors"
+
+	"lunless/shares/fs"
+)
+
+// What is on stable storage when a request is answered.
+//
+// FLUSH, and a WRITE that is to go through (MS-SMB2 3.3.5.11, 3.3.5.13), put the
+// file's data and metadata there, and the names that lead to it: what cannot be found
+// after a loss of power has not been kept.
+//
+// On a continuously available share that is so of everything that is answered with
+// success: a file is there with its name when its CREATE is answered, a rename in
+// both of its folders, a delete when the CLOSE is answered that made it, and what a
+// persistent handle needs in the state file (state.Bolt). A CREATE does them in this
+// order, each on stable storage before the next is begun:
+//
+//  1. the file, with the attributes and the security descriptor it is made with
+//  2. its name
+//  3. the open, with the CreateGuid, in the state file
+//  4. the response
+//
+// A client that got no response connects again and replays the CREATE (MS-SMB2
+// 3.3.5.9.10). Power lost before 2 leaves no file: the replay makes it. Power lost
+// after 3 leaves all of it: the replay finds the open by its CreateGuid, and is
+// answered as it would have been. In between the file is there and nobody has it
+// open: a replay that opens what exists opens it, having lost nothing, because
+// nobody has been told of the file; one with FILE_CREATE fails with
+// STATUS_OBJECT_NAME_COLLISION, as it would had another client been faster, which
+// cannot be told apart. The other way round, the open before the file, there would
+// be handles to reclaim of files that never were.
+
+// flush puts the open's file on stable storage, its names too.
+func (o *open) flush(ctx context.Context) error {
+	if err := o.flushData(ctx); err != nil {
+		return err
+	}
+	if o.stream != nil {
+		if err := o.tree.settle(ctx, o.stream.Base()); err != nil {
+			return err
+		}
+	}
+	return o.tree.settleName(ctx, o.file)
+}
+
+// flushData puts the open's file on stable storage.
+func (o *open) flushData(ctx context.Context) error {
+	o.times.restore(ctx, o.file)
+	return o.file.Sync(ctx)
+}
+
+// through puts on stable storage what has been done to the data, if the open wants
+// that.
+func (o *open) through(ctx context.Context) error {
+	if !o.writeThrough() {
+		return nil
+	}
+	return o.flushWritten(ctx)
+}
+
+// flushWritten is flush after data has been changed: the names of a continuously
+// available share are on stable storage already.
+func (o *open) flushWritten(ctx context.Context) error {
+	if o.ca {
+		return o.flushData(ctx)
+	}
+	return o.flush(ctx)
+}
+
+// settle puts a file and its names on stable storage.
+func (t *tree) settle(ctx context.Context, f fs.File) error {
+	if err := f.Sync(ctx); err != nil {
+		return err
+	}
+	return t.settleName(ctx, f)
+}
+
+// settleName puts the names of a file on stable storage, or that it has none any more.
+func (t *tree) settleName(ctx context.Context, f fs.File) error {
+	err := t.fs.SyncParent(ctx, f)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// settleNew puts a file or a stream that has just been made on stable storage, where
+// the share promises that, and takes it back where that fails.
+func (c *creation) settleNew(ctx context.Context, f fs.File) error {
+	t := c.r.tree
+	if !t.share.ContinuouslyAvailable {
+		return nil
+	}
+	err := t.settle(ctx, f)
+	if s := fs.StreamOf(f); s != nil && err == nil {
+		err = t.settle(ctx, s.Base())
+	}
+	if err != nil {
+		err = errors.Join(err, t.fs.Remove(context.WithoutCancel(ctx), f))
+	}
+	return err
+}
