@@ -65,6 +65,8 @@ type Limits struct {
 	Transfer    int           // bytes of one READ, WRITE or transaction; default and most 8 MiB
 	Login       time.Duration // from accept to the first authenticated session; default 10 s
 	Idle        time.Duration // without a request and without an open file; default 15 min
+	Break       time.Duration // for a client to acknowledge an oplock or lease break; default 35 s (MS-SMB2 3.3.2.1, note 217)
+	Durable     time.Duration // a durable open is kept without its client, where that asks for no other time; default 60 s
 	Write       time.Duration // a response may take to be taken off our hands; default 30 s
 }
 
@@ -93,6 +95,8 @@ func (l Limits) withDefaults() Limits {
 	l.Transfer = min(max(l.Transfer, 64<<10), maxTransfer)
 	defTime(&l.Login, 10*time.Second)
 	defTime(&l.Idle, 15*time.Minute)
+	defTime(&l.Break, 35*time.Second)
+	defTime(&l.Durable, 60*time.Second)
 	defTime(&l.Write, 30*time.Second)
 	return l
 }

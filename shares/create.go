@@ -11,7 +11,8 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// handleCreate opens or creates what a name says (MS-SMB2 3.3.5.9).
+// handleCreate opens or creates what a name says (MS-SMB2 3.3.5.9). It waits for
+// other clients to give up what they cache, or to close what keeps it out.
 func handleCreate(ctx context.Context, r *request) error {
 	c := &creation{r: r}
 	if err := c.req.Decode(r.msg); err != nil {
@@ -23,18 +24,40 @@ func handleCreate(ctx context.Context, r *request) error {
 	if r.tree.ipc {
 		return c.openPipe(ctx)
 	}
+	done, err := c.begin()
+	if err != nil {
+		return err
+	}
+	return r.waiting(ctx, c.attempt, done)
+}
+
+// attempt runs the CREATE from the beginning: what a name leads to may be another
+// file after a wait.
+func (c *creation) attempt(ctx context.Context, _ bool) error {
+	r := c.r
+	if err := c.req.Decode(r.msg); err != nil {
+		return err
+	}
 	o, err := c.runNamed(ctx)
+	if waitOf(err) != nil {
+		return err
+	}
 	if err != nil {
 		return &nameError{c.req.Name, fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
 			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)}
 	}
-	c.reportCreate(ctx, o)
+	if !c.attached {
+		c.reportCreate(ctx, o)
+	}
 	m, err := c.response(ctx, o)
-	if err == nil && !r.session.addOpen(o) {
+	if err == nil && !c.attached && !r.session.addOpen(o) {
 		err = smb2.StatusNetworkNameDeleted // the tree connect ended meanwhile
 	}
 	if err != nil {
-		return errors.Join(err, o.close(ctx, err))
+		if c.attached {
+			return err
+		}
+		return errors.Join(err, c.giveBack(ctx, o, err))
 	}
 	r.open = o
 	return r.respond(m)
@@ -56,7 +79,12 @@ type creation struct {
 	granted fscc.AccessMask
 	action  smb2.CreateAction
 
-	madeFile bool // and not just a stream in one
+	madeFile  bool // and not just a stream in one
+	caching   grantedCaching
+	made      bool // an earlier attempt has created the file, and had to wait then
+	takeOver  bool // the user may read the file
+	reclaimed bool // the open is an old one
+	attached  bool // the open was in the session before: the request is a replay
 }
 
 const (
@@ -170,11 +198,17 @@ func (c *creation) runNamed(ctx context.Context) (*open, error) {
 // run opens what is there or makes it. Names come and go between the two; who
 // loses such a race tries again.
 func (c *creation) run(ctx context.Context) (*open, error) {
+	if o, err, done := c.reclaim(ctx); done {
+		return o, err
+	}
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	if err := c.ctxs.parse(c.req.Contexts); err != nil {
+	if err := c.ctxs.parse(c.req.Contexts, c.r.conn.neg.dialect); err != nil {
 		return nil, err
+	}
+	if o, err := c.replay(ctx); o != nil || err != nil {
+		return o, err
 	}
 	for range 16 {
 		f, err := c.openFile(ctx)
@@ -232,8 +266,16 @@ func (c *creation) newOpen(f fs.File) *open {
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: t, session: c.r.session,
 		handle: &handle{
 			access: smb2.AccessMask(c.granted), options: c.req.CreateOptions,
-			file: f, stream: fs.StreamOf(f), store: srv.store, fileID: f.ID(), dir: f.Dir(), ca: t.share.ContinuouslyAvailable,
+			file: f, stream: fs.StreamOf(f), table: &srv.table, store: srv.store, fileID: f.ID(), dir: f.Dir(), share: t.share,
+			ca:     t.share.ContinuouslyAvailable,
+			create: createKey{client: c.r.conn.neg.clientGUID},
 		},
+	}
+	if c.ctxs.durableV2 != nil {
+		o.create.create = c.ctxs.durableV2.CreateGUID
+	}
+	if c.wantsLease(o.dir) {
+		o.hasLease, o.lease = true, leaseKey(c.r.conn.neg.clientGUID, c.ctxs.lease.LeaseKey)
 	}
 	o.mode.Store(uint32(c.req.CreateOptions) & modeOptions)
 	return o
@@ -244,30 +286,59 @@ const modeOptions = fscc.FILE_WRITE_THROUGH | fscc.FILE_SEQUENTIAL_ONLY | fscc.F
 	fscc.FILE_SYNCHRONOUS_IO_ALERT | fscc.FILE_SYNCHRONOUS_IO_NONALERT | fscc.FILE_DELETE_ON_CLOSE
 
 // share enters the open into the file's record: from then on it counts for others.
-// transient are rights the opening needs and the open does not keep. The last of
-// the opens before may have taken the name away until then: fs.ErrNotExist.
+// transient are rights the opening needs and the open does not keep. A *mustWait
+// says that others have to give up something first. The last of the opens before
+// may have taken the name away until then: fs.ErrNotExist.
 func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask) error {
 	if err := c.shareBase(ctx, o); err != nil {
 		return err
 	}
-	_, err := o.store.Update(ctx, o.fileID, state.AddOpen(state.OpenRequest{
+	table := &c.r.conn.srv.table
+	if o.hasLease && !table.holdLease(o.lease, o.fileID) {
+		return smb2.StatusInvalidParameter // the lease is another file's (MS-SMB2 3.3.5.9.8)
+	}
+	table.add(o) // before the record: a break may come at once
+	c.r.holdNotices()
+	fx, err := commit(ctx, o.store, o.fileID, func(t state.Ticket) state.Change {
+		return state.AddOpen(c.openRequest(o, transient, t))
+	})
+	if err != nil {
+		c.r.dropHold()
+		table.remove(o)
+		return errors.Join(err, o.unshareBase(context.WithoutCancel(ctx)))
+	}
+	c.caching = grantedCaching{open: fx.Open, lease: fx.Lease}
+	o.outlives.Store(fx.Open.Handle.Kind != state.NotDurable)
+	o.replayable.Store(fx.Open.Handle.Replayable)
+	o.token = o.store.Token(o.fileID)
+	if _, err := o.file.Name(); err != nil {
+		return errors.Join(err, c.unshare(ctx, o))
+	}
+	return nil
+}
+
+func (c *creation) openRequest(o *open, transient fscc.AccessMask, t state.Ticket) state.OpenRequest {
+	q := state.OpenRequest{
 		Open: state.Open{
 			ID:            o.stateID(),
 			Access:        uint32(o.access),
 			Share:         uint32(c.req.ShareAccess),
 			Link:          c.recordLink(o),
 			DeleteOnClose: c.req.CreateOptions&smb2.FileDeleteOnClose != 0,
+			HasLease:      o.hasLease,
+			Lease:         o.lease,
+			Handle:        c.wantedHandle(o),
 		},
-		Transient: uint32(transient), Overwrites: c.overwrites(), Dir: o.dir,
-	}))
-	if err != nil {
-		return errors.Join(err, o.unshareBase(context.WithoutCancel(ctx)))
+		Transient: uint32(transient), Overwrites: c.overwrites(), Dir: o.dir, Allocation: uint64(allocation(&c.info)),
+		Want: c.wanted(o.dir), TakeOver: c.takeOver, Ticket: t,
 	}
-	o.token = o.store.Token(o.fileID)
-	if _, err := o.file.Name(); err != nil {
-		return errors.Join(err, c.unshare(ctx, o))
+	if l := c.ctxs.lease; o.hasLease {
+		q.Lease = state.LeaseRequest{
+			Key: o.lease, Version: uint8(l.Version), Epoch: l.Epoch,
+			HasParent: l.Flags&smb2.LeaseFlagParentLeaseKeySet != 0, Parent: l.ParentLeaseKey,
+		}
 	}
-	return nil
+	return q
 }
 
 // deleting fails with state.ErrDeletePending if the name by which f was opened is
@@ -293,7 +364,7 @@ func (r *request) deleting(ctx context.Context, f fs.File) (string, error) {
 	return path, err
 }
 
-// response describes the open (MS-SMB2 2.2.14). No oplock is ever granted.
+// response describes the open (MS-SMB2 2.2.14).
 func (c *creation) response(ctx context.Context, o *open) (*smb2.CreateResponse, error) {
 	info := c.info
 	if c.action != smb2.FileOpened {
@@ -303,7 +374,7 @@ func (c *creation) response(ctx context.Context, o *open) (*smb2.CreateResponse,
 		}
 	}
 	m := &smb2.CreateResponse{
-		OplockLevel:    smb2.OplockNone,
+		OplockLevel:    c.caching.level(),
 		CreateAction:   c.action,
 		CreationTime:   smb2.Filetime(fscc.FiletimeOf(info.Created)),
 		LastAccessTime: smb2.Filetime(fscc.FiletimeOf(info.Accessed)),

@@ -9,10 +9,8 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// createContexts is what the create contexts of a request come to. Those that
-// ask for an oplock, a lease or a durable handle are granted nothing, which needs
-// no answer (MS-SMB2 3.3.5.9.6, 3.3.5.9.8, 3.3.5.9.10); what is not known is
-// ignored (2.2.13.2).
+// createContexts is what the create contexts of a request come to. What is not
+// known is ignored (MS-SMB2 2.2.13.2), and so is what the dialect does not have.
 type createContexts struct {
 	sd                 *fscc.SecurityDescriptor // for a new file; nil: none
 	allocation         int64                    // bytes to reserve
@@ -20,9 +18,11 @@ type createContexts struct {
 	onDiskID           bool
 	maximal            bool
 	maximalSince       smb2.MaximalAccessRequest
+	durableContexts
 }
 
-func (c *createContexts) parse(list []smb2.CreateContext) error {
+func (c *createContexts) parse(list []smb2.CreateContext, d smb2.Dialect) error {
+	*c = createContexts{durableContexts: durableContexts{dialect: d}}
 	for i := range list {
 		if len(list[i].Name) < 4 {
 			return smb2.StatusInvalidParameter
@@ -31,13 +31,13 @@ func (c *createContexts) parse(list []smb2.CreateContext) error {
 			return fmt.Errorf("create context %q: %w", list[i].Name, err)
 		}
 	}
-	return nil
+	return c.checkDurable()
 }
 
 func (c *createContexts) one(name string, data []byte) error {
 	switch name {
-	case smb2.CreateContextDurableReconnect, smb2.CreateContextDurableReconnectV2, smb2.CreateContextTimewarp:
-		return smb2.StatusObjectNameNotFound // no handle and no snapshot has been kept
+	case smb2.CreateContextTimewarp:
+		return smb2.StatusObjectNameNotFound // no snapshot has been kept
 	case smb2.CreateContextEABuffer:
 		c.extendedAttributes = len(data) > 0
 	case smb2.CreateContextSDBuffer:
@@ -59,6 +59,8 @@ func (c *createContexts) one(name string, data []byte) error {
 		return c.maximalSince.Decode(data)
 	case smb2.CreateContextOnDiskID:
 		c.onDiskID = true
+	default:
+		return c.durableContexts.one(name, data)
 	}
 	return nil
 }
@@ -77,7 +79,7 @@ func (c *creation) responseContexts(ctx context.Context, o *open, info *fs.Info)
 		id := smb2.OnDiskID{DiskFileID: info.ID.Inode, VolumeID: info.ID.Volume}
 		list = append(list, id.Context())
 	}
-	return list, nil
+	return append(list, c.caching.contexts()...), nil
 }
 
 // maximalResponse tells what the user may do with the file (MS-SMB2 3.3.5.9.5).

@@ -53,6 +53,9 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 		return nil, err
 	}
 	c.action = smb2.FileOpened
+	if c.made {
+		c.action = smb2.FileCreated
+	}
 	if c.overwrites() {
 		err := c.overwrite(ctx, f)
 		if err == nil && o.ca {
@@ -72,6 +75,7 @@ func (c *creation) unshare(ctx context.Context, o *open) error {
 	if err == nil && fx.Delete {
 		_, err = o.store.Update(ctx, o.fileID, state.Deleted(fx.Link))
 	}
+	c.r.conn.srv.table.remove(o)
 	return errors.Join(err, o.unshareBase(ctx))
 }
 
@@ -234,7 +238,8 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 	}
 	o := c.newOpen(f)
 	if err := c.share(ctx, o, 0); err != nil {
-		f.Close() // another open of the new file was faster, and excludes this one
+		f.Close() // another open of the new file was faster
+		c.made = waitOf(err) != nil
 		return nil, err
 	}
 	return o, nil

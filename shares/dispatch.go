@@ -311,5 +311,8 @@ func (c *conn) findOpen(r *request, ch *chain, cmd *command) error {
 		return smb2.StatusFileClosed
 	}
 	r.open = o
+	if o.replayable.Load() {
+		o.replayable.Store(false) // the client has heard of it (MS-SMB2 3.3.5.10 to 3.3.5.21)
+	}
 	return r.enterOpen()
 }

@@ -8,13 +8,6 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// lockSequences remembers what LOCK requests have been answered with success, so
-// that one sent again is not done again (MS-SMB2 3.3.1.10 Open.LockSequenceArray).
-type lockSequences [65]struct { // by LockSequenceIndex; 0 is none
-	valid  bool
-	number uint8
-}
-
 // handleLock locks or unlocks ranges (MS-SMB2 3.3.5.14).
 func handleLock(ctx context.Context, r *request) error {
 	var req smb2.LockRequest
@@ -25,80 +18,86 @@ func handleLock(ctx context.Context, r *request) error {
 	if len(req.Locks) == 0 || o.pipe != nil || o.dir {
 		return smb2.StatusInvalidParameter
 	}
-	if r.repeatedLock(&req) {
-		return r.respond(&smb2.LockResponse{})
-	}
 	if req.Locks[0].Flags&smb2.LockFlagUnlock != 0 {
-		if err := o.unlock(ctx, req.Locks); err != nil {
+		if err := r.unlock(ctx, &req); err != nil {
 			return err
 		}
-		return r.locked(&req)
+		return r.respond(&smb2.LockResponse{})
 	}
-	return r.lock(ctx, &req)
-}
-
-// verifiesLocks says whether lock sequences count (MS-SMB2 3.3.5.14): on
-// connections that may have several channels. Durable opens would too.
-func (r *request) verifiesLocks(req *smb2.LockRequest) bool {
-	index := req.LockSequenceIndex()
-	return index > 0 && index < uint32(len(lockSequences{})) &&
-		r.conn.neg.dialect >= smb2.Dialect300 && r.conn.neg.capabilities&smb2.CapMultiChannel != 0
-}
-
-// repeatedLock says whether the request has been done before.
-func (r *request) repeatedLock(req *smb2.LockRequest) bool {
-	if !r.verifiesLocks(req) {
-		return false
+	want, wait, err := o.wantedLocks(&req)
+	if err != nil {
+		return err
 	}
-	o := r.open
-	o.lockSeqMu.Lock()
-	defer o.lockSeqMu.Unlock()
-	e := &o.lockSeq[req.LockSequenceIndex()]
-	if e.valid && e.number == req.LockSequenceNumber() {
-		return true
-	}
-	e.valid = false
-	return false
-}
-
-// locked answers with success, and remembers that.
-func (r *request) locked(req *smb2.LockRequest) error {
-	if r.verifiesLocks(req) {
-		o := r.open
-		o.lockSeqMu.Lock()
-		e := &o.lockSeq[req.LockSequenceIndex()]
-		e.valid, e.number = true, req.LockSequenceNumber()
-		o.lockSeqMu.Unlock()
-	}
-	return r.respond(&smb2.LockResponse{})
-}
-
-// unlock takes locks away one by one; what was unlocked before a failure stays
-// unlocked (MS-SMB2 3.3.5.14.1).
-func (o *open) unlock(ctx context.Context, list []smb2.LockElement) error {
-	for _, e := range list {
-		if e.Flags != smb2.LockFlagUnlock {
-			return smb2.StatusInvalidParameter
+	// Whoever caches what he reads must not, beside a lock (MS-FSA 2.1.5.8).
+	return r.waiting(ctx, func(ctx context.Context, off bool) error {
+		if err := o.breakOthers(ctx, state.BreakForLock); err != nil {
+			return err
 		}
+		return r.lock(ctx, &req, want, wait, off)
+	}, func() {})
+}
+
+// lockSequence is the number of a LOCK request that may come again, and is not to
+// be done twice then (MS-SMB2 3.3.5.14): on opens that outlive their connection, and
+// where sessions may have several.
+func (r *request) lockSequence(req *smb2.LockRequest) (seq state.LockSequence) {
+	n := &r.conn.neg
+	index := req.LockSequenceIndex()
+	if index == 0 || index > 64 || n.dialect == smb2.Dialect202 {
+		return seq
+	}
+	if r.open.outlives.Load() || n.dialect >= smb2.Dialect300 && n.capabilities&smb2.CapMultiChannel != 0 {
+		seq = state.LockSequence{Index: uint8(index), Number: req.LockSequenceNumber()}
+	}
+	return seq
+}
+
+// unlock takes locks away; what was unlocked before a failure stays unlocked
+// (MS-SMB2 3.3.5.14.1).
+func (r *request) unlock(ctx context.Context, req *smb2.LockRequest) error {
+	o, list, bad := r.open, req.Locks, false
+	for i, e := range list {
+		if e.Flags != smb2.LockFlagUnlock {
+			list, bad = list[:i], true
+			break
+		}
+	}
+	all := func(rec state.Record) (state.Record, state.Effects, error) {
+		var fx state.Effects
+		for _, e := range list {
+			next, f, err := state.Unlock(o.stateID(), e.Offset, e.Length)(rec)
+			if err != nil {
+				return rec, state.Effects{}, err
+			}
+			rec, fx.Granted = next, append(fx.Granted, f.Granted...)
+		}
+		return rec, fx, nil
+	}
+	if !bad {
+		_, err := o.store.Update(ctx, o.fileID, state.Once(o.stateID(), r.lockSequence(req), all))
+		if err == nil || len(list) == 1 {
+			return err
+		}
+	}
+	for _, e := range list {
 		if _, err := o.store.Update(ctx, o.fileID, state.Unlock(o.stateID(), e.Offset, e.Length)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return smb2.StatusInvalidParameter
 }
 
-// lock takes all locks or none; only one alone may wait (MS-SMB2 3.3.5.14.2).
-func (r *request) lock(ctx context.Context, req *smb2.LockRequest) error {
-	o := r.open
-	want := make([]state.Lock, 0, len(req.Locks))
-	wait := false
+// wantedLocks are the locks of a request: all or none are granted, and only one
+// alone may wait (MS-SMB2 3.3.5.14.2).
+func (o *open) wantedLocks(req *smb2.LockRequest) (want []state.Lock, wait bool, err error) {
+	want = make([]state.Lock, 0, len(req.Locks))
 	for _, e := range req.Locks {
 		switch e.Flags {
 		case smb2.LockFlagSharedLock, smb2.LockFlagExclusiveLock:
 			wait = true
 		case smb2.LockFlagSharedLock | smb2.LockFlagFailImmediately, smb2.LockFlagExclusiveLock | smb2.LockFlagFailImmediately:
 		default:
-			return smb2.StatusInvalidParameter
+			return nil, false, smb2.StatusInvalidParameter
 		}
 		want = append(want, state.Lock{
 			Owner: o.stateID(), Offset: e.Offset, Length: e.Length,
@@ -106,25 +105,33 @@ func (r *request) lock(ctx context.Context, req *smb2.LockRequest) error {
 		})
 	}
 	if wait && len(want) > 1 {
-		return smb2.StatusInvalidParameter
+		return nil, false, smb2.StatusInvalidParameter
 	}
-	_, err := o.store.Update(ctx, o.fileID, state.AddLocks(want))
+	return want, wait, nil
+}
+
+// lock takes the locks, or waits for the only one.
+func (r *request) lock(ctx context.Context, req *smb2.LockRequest, want []state.Lock, wait, off bool) error {
+	o, seq := r.open, r.lockSequence(req)
+	_, err := o.store.Update(ctx, o.fileID, state.Once(o.stateID(), seq, state.AddLocks(want)))
 	switch {
 	case err == nil:
-		return r.locked(req)
-	case wait && errors.Is(err, state.ErrLockNotGranted):
-		return r.goAsync(func(ctx context.Context) error { return r.waitForLock(ctx, req, want[0]) })
+		return r.respond(&smb2.LockResponse{})
+	case !wait || !errors.Is(err, state.ErrLockNotGranted):
+		return err
+	case off:
+		return r.waitForLock(ctx, seq, want[0])
 	}
-	return err
+	return r.goAsync(func(ctx context.Context) error { return r.waitForLock(ctx, seq, want[0]) })
 }
 
 // waitForLock waits until the lock is granted, the client cancels, or the open is
 // gone, which is the same to it as a range that is not locked.
-func (r *request) waitForLock(ctx context.Context, req *smb2.LockRequest, want state.Lock) error {
+func (r *request) waitForLock(ctx context.Context, seq state.LockSequence, want state.Lock) error {
 	o := r.open
 	ticket, granted := o.store.NewTicket()
 	defer o.store.ReleaseTicket(ticket)
-	if _, err := o.store.Update(ctx, o.fileID, state.AddLockOrWait(want, ticket)); err != nil {
+	if _, err := o.store.Update(ctx, o.fileID, state.Once(o.stateID(), seq, state.AddLockOrWait(want, ticket))); err != nil {
 		return lockEnd(ctx, err)
 	}
 	select {
@@ -132,7 +139,7 @@ func (r *request) waitForLock(ctx context.Context, req *smb2.LockRequest, want s
 		if err != nil {
 			return err
 		}
-		return r.locked(req)
+		return r.respond(&smb2.LockResponse{})
 	case <-ctx.Done():
 	}
 	_, err := o.store.Update(context.WithoutCancel(ctx), o.fileID, state.CancelWait(ticket))
@@ -142,7 +149,7 @@ func (r *request) waitForLock(ctx context.Context, req *smb2.LockRequest, want s
 	if err := <-granted; err != nil { // it has just been decided
 		return err
 	}
-	return r.locked(req)
+	return r.respond(&smb2.LockResponse{})
 }
 
 // lockEnd is why a lock was not waited for any longer: STATUS_CANCELLED for

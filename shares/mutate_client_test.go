@@ -159,8 +159,11 @@ func (c *pduClient) receive() ([]response, error) {
 		if msg, err = c.opener.Open(msg); err != nil {
 			return nil, badAnswer("%w", err)
 		}
-	} else if c.seal {
+	} else if c.seal && !isNotice(msg) {
 		return nil, badAnswer("not encrypted")
+	}
+	if isNotice(msg) {
+		return c.receive()
 	}
 	var list []response
 	for msg != nil {

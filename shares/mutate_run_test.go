@@ -94,6 +94,7 @@ func (run *pduRun) start(t *testing.T) {
 		c.Shares = []Share{{Name: "vms", Path: root, FS: f}, {Name: "sealed", Path: root, FS: f, Encrypt: true},
 			{Name: "ro", FS: openFS(t, t.TempDir()), ReadOnly: true}, {Name: "good", FS: openFS(t, other)}}
 		c.Registerer, c.Logger = run.reg, slog.New(&run.log)
+		c.Limits.Break, c.Limits.Durable = 50*time.Millisecond, 50*time.Millisecond
 	})
 	run.srv.root = root
 	if err := run.empty(); err != nil {
@@ -274,6 +275,7 @@ func (run *pduRun) settled(t *testing.T) {
 	left := ""
 	for end := time.Now().Add(2 * run.answer); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		left = ""
+		run.srv.closeParked(context.Background(), errServerStops, func(*open) bool { return true })
 		for _, name := range []string{"connections", "sessions", "tree_connects", "opens"} {
 			if n := run.metric("lunless_" + name); n != 0 {
 				left += fmt.Sprintf(" %v %s", n, name)

@@ -113,7 +113,10 @@ func (n *negotiated) setDialect(d smb2.Dialect, cfg *Config) {
 		size = min(size, 64<<10)
 	} else {
 		n.multiCredit = true
-		n.capabilities |= smb2.CapLargeMTU
+		n.capabilities |= smb2.CapLargeMTU | smb2.CapLeasing
+	}
+	if d >= smb2.Dialect300 {
+		n.capabilities |= smb2.CapDirectoryLeasing | smb2.CapPersistentHandles
 	}
 	n.max = transfers{read: size, write: size, transact: size}
 }

@@ -68,7 +68,7 @@ func (c *creation) reportCreate(ctx context.Context, o *open) {
 // modified reports that something about the open's file has changed; of a stream, its
 // data and size are reported as the stream's, all else as the file's.
 func (o *open) modified(ctx context.Context, filter smb2.CompletionFilter) {
-	s := o.tree.share
+	s := o.share
 	if filter == 0 || !s.watched() {
 		return
 	}
@@ -109,7 +109,7 @@ const (
 // wrote notes n bytes written at off. The first write of an open is reported when it
 // is done, the others together when the open is closed.
 func (o *open) wrote(ctx context.Context, off, n int64) {
-	if n == 0 || !o.tree.share.watched() {
+	if n == 0 || !o.share.watched() {
 		return
 	}
 	if !o.writes.CompareAndSwap(wroteNothing, wroteOnce) {
@@ -133,7 +133,7 @@ func (o *open) reportWrites(ctx context.Context) {
 // removing prepares to report that the name of f, or of the stream it is, goes: the function
 // it returns does, once it has gone.
 func (o *open) removing(f fs.File) (gone func(ctx context.Context)) {
-	s := o.tree.share
+	s := o.share
 	if !s.watched() {
 		return func(context.Context) {}
 	}
@@ -170,7 +170,7 @@ func (o *open) reportRename(ctx context.Context, from, to string, replaced bool)
 	case moved:
 		come.action = fscc.FILE_ACTION_ADDED
 	}
-	o.tree.share.report(ctx, gone, come)
+	o.share.report(ctx, gone, come)
 }
 
 // reportLink reports a new link (MS-FSA 2.1.5.15.7).
@@ -179,7 +179,7 @@ func (o *open) reportLink(ctx context.Context, to string, replaced bool) {
 	if replaced {
 		c.action, c.filter = fscc.FILE_ACTION_MODIFIED, notifyReplaced
 	}
-	o.tree.share.report(ctx, c)
+	o.share.report(ctx, c)
 }
 
 // basicFilter is the filter for what FileBasicInformation sets (MS-FSA 2.1.5.15.2).

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type handle struct {
 	stream   fs.Stream // file, if that is an alternate data stream
 	streamOf string    // name of the stream's file, for when it is closed
 
+	table  *openTable
 	store  state.Store
 	fileID fs.FileID
 	token  *state.Token // byte-range locks of the file
@@ -54,9 +56,19 @@ type handle struct {
 	watch    watch
 	writes   atomic.Uint32 // wroteNothing and so on
 
-	lockSeqMu sync.Mutex // guards lockSeq
-	lockSeq   lockSequences
+	share    *share
+	create   createKey // what its CREATE can be recognised by
+	hasLease bool
+	lease    state.LeaseKey
+
+	outlives   atomic.Bool // its connection, if nothing changes
+	parked     atomic.Bool // without a session
+	replayable atomic.Bool // Open.IsReplayEligible
+	action     smb2.CreateAction
 }
+
+// createKey is empty where the CREATE brought no CreateGuid.
+func (h *handle) createKey() createKey { return h.create }
 
 // writeThrough says that a WRITE is on stable storage before it is answered
 // (MS-SMB2 3.3.5.13).
@@ -90,6 +102,32 @@ func (o *open) checkWrite(off, n uint64) error {
 	}
 	o.times.wrote()
 	return nil
+}
+
+// record is what the state has of the open, and of its lease if it has one.
+func (o *open) record(ctx context.Context) (rec state.Open, lease state.Lease, err error) {
+	_, err = o.store.Update(ctx, o.fileID, func(r state.Record) (state.Record, state.Effects, error) {
+		i := slices.IndexFunc(r.Opens, func(s state.Open) bool { return s.ID == o.stateID() })
+		if i < 0 {
+			return r, state.Effects{}, state.ErrUnknownOpen
+		}
+		rec = r.Opens[i]
+		if j := slices.IndexFunc(r.Leases, func(l state.Lease) bool { return l.Key == rec.Lease }); rec.HasLease && j >= 0 {
+			lease = r.Leases[j]
+		}
+		return r, state.Effects{}, nil
+	})
+	return rec, lease, err
+}
+
+// breakOthers has others give up what they cache of the file, as by says, before it
+// is changed through the open. It returns a *mustWait as long as they have not.
+func (o *open) breakOthers(ctx context.Context, by func(state.OpenID, state.Ticket) state.Change) error {
+	if o.token == nil || !o.token.MustBreak(o.stateID()) {
+		return nil
+	}
+	_, err := commit(ctx, o.store, o.fileID, func(t state.Ticket) state.Change { return by(o.stateID(), t) })
+	return err
 }
 
 // close ends the open once, whoever calls: CLOSE, tree disconnect, logoff, the
@@ -130,7 +168,7 @@ func (o *open) release(ctx context.Context) (string, error) {
 	}
 	full := o.dir && o.options&smb2.FileDeleteOnClose != 0 && isEmpty(ctx, o.file) != nil
 	if o.dir && o.options&smb2.FileDeleteOnClose != 0 && !full {
-		o.tree.share.srv.notifier.doomed(o.fileID)
+		o.share.srv.notifier.doomed(o.fileID)
 	}
 	var name string
 	var err error
@@ -140,6 +178,7 @@ func (o *open) release(ctx context.Context) (string, error) {
 		err = o.file.Close()
 	}
 	fx, uerr := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), full))
+	o.table.remove(o)
 	switch {
 	case uerr != nil:
 	case fx.Delete && drained: // marked between the two, by an open that has gone since
@@ -167,7 +206,7 @@ func (o *open) goesAway(ctx context.Context) (yes bool) {
 
 // removeNamed is remove for an open whose file is closed already.
 func (o *open) removeNamed(ctx context.Context, name, link string) error {
-	f, err := o.tree.fs.Open(ctx, name, 0)
+	f, err := o.share.FS.Open(ctx, name, 0)
 	if err == nil {
 		defer f.Close()
 		if f.ID() == o.fileID {
@@ -187,11 +226,11 @@ func (o *open) remove(ctx context.Context, f fs.File, link string) error {
 // removeFrom is remove of the file with the record id.
 func (o *open) removeFrom(ctx context.Context, f fs.File, id fs.FileID, link string) error {
 	gone := o.removing(f)
-	err := o.tree.fs.Remove(ctx, f)
+	err := o.share.FS.Remove(ctx, f)
 	if err == nil {
 		gone(ctx)
 		if o.ca {
-			err = o.tree.fs.SyncParent(ctx, f)
+			err = o.share.FS.SyncParent(ctx, f)
 		}
 	}
 	if errors.Is(err, fs.ErrNotEmpty) {

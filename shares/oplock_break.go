@@ -2,26 +2,66 @@ package shares
 
 import (
 	"context"
+	"errors"
 
+	"lunless/shares/state"
 	"lunless/smbstore/smb2"
 )
 
-// handleOplockBreak answers acknowledgments of breaks (MS-SMB2 3.3.5.22). No
-// oplock and no lease is ever granted, so that none is breaking.
-func handleOplockBreak(_ context.Context, r *request) error {
-	if smb2.IsLeaseBreak(r.msg) {
-		var ack smb2.LeaseBreak
-		if err := ack.Decode(r.msg); err != nil {
-			return err
-		}
-		return smb2.StatusObjectNameNotFound
+// handleOplockBreak takes acknowledgments of breaks (MS-SMB2 3.3.5.22).
+func handleOplockBreak(ctx context.Context, r *request) error {
+	if r.conn.neg.dialect != smb2.Dialect202 && smb2.IsLeaseBreak(r.msg) {
+		return r.ackLease(ctx)
 	}
-	var ack smb2.OplockBreak
+	var ack smb2.OplockBreakAcknowledgment
 	if err := ack.Decode(r.msg); err != nil {
 		return err
 	}
-	if r.session.findOpen(ack.FileID) == nil {
+	o := r.session.findOpen(ack.FileID)
+	if o == nil || o.pipe != nil {
 		return smb2.StatusFileClosed
 	}
-	return smb2.StatusInvalidDeviceState
+	o.replayable.Store(false)
+	level := state.Batch // which no acknowledgment may ask for
+	if ack.OplockLevel != smb2.OplockLease {
+		level = cachingOf(ack.OplockLevel)
+	}
+	fx, err := o.store.Update(ctx, o.fileID, state.AckOplock(o.stateID(), level))
+	switch {
+	case errors.Is(err, state.ErrNotBreaking):
+		return smb2.StatusInvalidDeviceState
+	case err != nil && ack.OplockLevel == smb2.OplockLease:
+		return smb2.StatusInvalidParameter
+	case err != nil:
+		return err
+	}
+	return r.respond(&smb2.OplockBreakResponse{OplockLevel: oplockLevel(fx.Open.Oplock.State), FileID: o.id})
+}
+
+// ackLease takes the acknowledgment of a lease break (MS-SMB2 3.3.5.22.2).
+func (r *request) ackLease(ctx context.Context) error {
+	var ack smb2.LeaseBreakAcknowledgment
+	if err := ack.Decode(r.msg); err != nil {
+		return err
+	}
+	srv := r.conn.srv
+	key := leaseKey(r.conn.neg.clientGUID, ack.LeaseKey)
+	file, ok := srv.table.leaseFile(key)
+	if !ok {
+		return smb2.StatusObjectNameNotFound
+	}
+	if ack.LeaseState&^(smb2.LeaseReadCaching|smb2.LeaseHandleCaching|smb2.LeaseWriteCaching) != 0 {
+		return smb2.StatusRequestNotAccepted
+	}
+	fx, err := srv.store.Update(ctx, file, state.AckLease(key, state.Caching(ack.LeaseState)))
+	if errors.Is(err, state.ErrNotBreaking) {
+		return smb2.StatusUnsuccessful
+	}
+	if err != nil {
+		return err
+	}
+	for _, o := range srv.table.leaseOpens(key) {
+		o.replayable.Store(false)
+	}
+	return r.respond(&smb2.LeaseBreakResponse{LeaseKey: ack.LeaseKey, LeaseState: smb2.LeaseState(fx.Lease.State)})
 }

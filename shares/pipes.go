@@ -30,7 +30,7 @@ func (c *creation) openPipe(ctx context.Context) error {
 	o := &open{
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: r.tree, session: r.session,
 		handle: &handle{
-			access: smb2.AccessMask(access.MapGeneric()&^fscc.MAXIMUM_ALLOWED) & r.tree.access, pipe: p, store: r.conn.srv.store,
+			access: smb2.AccessMask(access.MapGeneric()&^fscc.MAXIMUM_ALLOWED) & r.tree.access, pipe: p, store: r.conn.srv.store, share: r.tree.share,
 		},
 	}
 	if !r.session.addOpen(o) {

@@ -33,6 +33,8 @@ type rawClient struct {
 	negotiation smb2.NegotiateRequest
 	granted     int // credits the server has granted
 	shareFlags  smb2.ShareFlags
+	guid        smb2.GUID  // ClientGuid; zero: {1, 2, 3}
+	notices     []response // breaks that have arrived while responses were waited for
 }
 
 func dialRaw(t testing.TB, addr string) *rawClient {
@@ -156,15 +158,33 @@ func (c *rawClient) receive() []response {
 	return list
 }
 
+// isNotice says whether a message answers no request (MS-SMB2 3.3.4.6).
+func isNotice(msg []byte) bool {
+	return len(msg) >= smb2.HeaderSize && binary.LittleEndian.Uint16(msg[12:]) == uint16(smb2.CommandOplockBreak) &&
+		binary.LittleEndian.Uint64(msg[24:]) == ^uint64(0)
+}
+
 // call sends one request and returns its response.
 func (c *rawClient) call(cmd smb2.Command, m body, payload []byte) response {
 	c.t.Helper()
 	c.send(c.build(cmd, m, payload))
-	list := c.receive()
-	if len(list) != 1 {
-		c.t.Fatalf("%v: %d responses", cmd, len(list))
+	return c.response()
+}
+
+// response is the next response of a single command; breaks that arrive before it
+// are kept in notices.
+func (c *rawClient) response() response {
+	c.t.Helper()
+	for {
+		list := c.receive()
+		if len(list) != 1 {
+			c.t.Fatalf("%d responses", len(list))
+		}
+		if !isNotice(list[0].msg) {
+			return list[0]
+		}
+		c.notices = append(c.notices, list[0])
 	}
-	return list[0]
 }
 
 // gone demands that the server has ended the connection without a response.
@@ -180,6 +200,9 @@ func (c *rawClient) negotiate(ds ...smb2.Dialect) smb2.Status {
 	m := &smb2.NegotiateRequest{
 		SecurityMode: smb2.SigningEnabled, Capabilities: smb2.CapEncryption | smb2.CapLargeMTU,
 		ClientGUID: smb2.GUID{1, 2, 3}, Dialects: ds,
+	}
+	if !c.guid.IsZero() {
+		m.ClientGUID = c.guid
 	}
 	if m.HasDialect(smb2.Dialect311) {
 		p := smb2.PreauthIntegrityCapabilities{HashAlgorithms: []smb2.HashAlgorithm{smb2.HashSHA512}, Salt: []byte{1}}

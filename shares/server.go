@@ -29,12 +29,15 @@ type Server struct {
 	auth    *auth.Config
 	offer   []byte      // the SPNEGO token of NEGOTIATE responses
 	store   state.Store // what is open, and who has locked what
+	memory  *state.Memory
+	table   openTable
 	ipc     *share
 
 	opens     atomic.Int64 // of all sessions
 	stopping  atomic.Bool
 	stop      chan struct{}  // closed when Shutdown begins
 	wg        sync.WaitGroup // listeners and connections
+	tasks     sync.WaitGroup // what breaks and opens that end have to do
 	watchOnce sync.Once
 
 	stateMu sync.Mutex  // outside of all others; guards durable
@@ -59,11 +62,13 @@ func New(cfg Config) (_ *Server, err error) {
 		return nil, fmt.Errorf("shares: %w", err)
 	}
 	srv := &Server{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(), store: state.NewMemory(),
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(), table: newOpenTable(),
 		stop:   make(chan struct{}),
 		shares: map[string]*share{}, sessions: map[uint64]*session{}, clients: map[smb2.GUID]map[*session]struct{}{},
 		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
 	}
+	srv.memory = state.NewMemory()
+	srv.store = &brokered{srv.memory, srv}
 	defer func() {
 		if err != nil {
 			srv.closeState()
@@ -118,6 +123,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	go func() { srv.wg.Wait(); close(done) }()
 	select {
 	case <-done:
+		srv.endOpens()
 		return srv.closeState()
 	case <-ctx.Done():
 	}
@@ -127,6 +133,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	}
 	srv.mu.Unlock()
 	<-done
+	srv.endOpens()
 	return errors.Join(ctx.Err(), srv.closeState())
 }
 
@@ -146,7 +153,7 @@ func (srv *Server) keepState(s *Share) error {
 		return fmt.Errorf("share %q: continuous availability: %w", s.Name, ErrNoState)
 	}
 	file := filepath.Join(srv.cfg.StateDir, state.FileName)
-	b, err := state.OpenBolt(file, state.BoltOptions{Memory: srv.store.(*state.Memory), Logger: srv.log})
+	b, err := state.OpenBolt(file, state.BoltOptions{Memory: srv.memory, Logger: srv.log})
 	if err != nil {
 		return fmt.Errorf("share %q: continuous availability: %w", s.Name, err)
 	}

@@ -175,6 +175,13 @@ func (s *session) end(ctx context.Context, why error) {
 	for _, t := range trees {
 		t.share.disconnect(t)
 	}
+	if keepsOpens(why) {
+		for _, o := range s.openList(nil) {
+			if s.removeOpen(o) {
+				o.detach(ctx, why)
+			}
+		}
+	}
 	s.closeOpens(ctx, nil, why)
 	if wasValid {
 		s.srv.metrics.sessions.Dec()

@@ -209,7 +209,7 @@ func (o *open) setDelete(ctx context.Context, pending, evenReadOnly bool) error 
 	_, err := o.store.Update(ctx, o.fileID, state.SetDeletePending(o.stateID(), pending))
 	if err == nil && pending && o.dir {
 		o.watch.doom()
-		o.tree.share.srv.notifier.doomed(o.fileID)
+		o.share.srv.notifier.doomed(o.fileID)
 	}
 	return err
 }

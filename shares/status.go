@@ -20,6 +20,8 @@ const (
 	statusPipeEmpty       smb2.Status = 0xC00000D9
 
 	statusObjectTypeMismatch smb2.Status = 0xC0000024
+	statusDuplicateObjectID  smb2.Status = 0xC000022A
+	statusContextMismatch    smb2.Status = 0xC0000719
 )
 
 // statuses maps errors to what a client is told, the first that matches.
@@ -52,6 +54,18 @@ var statuses = []struct {
 	{state.ErrLockRange, smb2.StatusInvalidLockRange},
 	{state.ErrFailed, smb2.StatusIODeviceError},
 	{state.ErrTooManyLocks, smb2.StatusInsufficientResources},
+
+	{state.ErrTooManyOpens, smb2.StatusInsufficientResources},
+	{state.ErrTooManyWaiters, smb2.StatusInsufficientResources},
+	{state.ErrNotAvailable, smb2.StatusFileNotAvailable},
+	{state.ErrForcedClosed, smb2.StatusFileForcedClosed},
+	{state.ErrUnknownLease, smb2.StatusObjectNameNotFound},
+	{state.ErrNotAccepted, smb2.StatusRequestNotAccepted},
+	{state.ErrOplockProtocol, smb2.StatusInvalidOplockProtocol},
+	{state.ErrCannotWait, smb2.StatusSharingViolation},
+	{state.ErrNotReclaimable, smb2.StatusObjectNameNotFound},
+	{state.ErrNotOwner, smb2.StatusAccessDenied},
+	{state.ErrBadReclaim, smb2.StatusInvalidParameter},
 
 	{services.ErrNoSuchPipe, smb2.StatusObjectNameNotFound},
 	{services.ErrEmpty, statusPipeEmpty},

@@ -174,7 +174,7 @@ func (o *open) removeBase(ctx context.Context, base fs.File, link string) error 
 	}
 	var f fs.File
 	if err == nil {
-		f, err = o.tree.fs.Open(ctx, name, 0)
+		f, err = o.share.FS.Open(ctx, name, 0)
 	}
 	if err == nil {
 		defer f.Close()
@@ -214,7 +214,7 @@ func (o *open) removeStream(ctx context.Context, name string, closed bool) error
 	remove := func() error {
 		s := o.stream
 		if closed {
-			base, err := o.tree.fs.Open(ctx, o.streamOf, 0)
+			base, err := o.share.FS.Open(ctx, o.streamOf, 0)
 			if err != nil {
 				return err
 			}
@@ -232,13 +232,13 @@ func (o *open) removeStream(ctx context.Context, name string, closed bool) error
 			}
 		}
 		gone := o.removing(s)
-		err := o.tree.fs.Remove(ctx, s)
+		err := o.share.FS.Remove(ctx, s)
 		if err != nil {
 			return err
 		}
 		gone(ctx)
 		if o.ca {
-			return o.tree.fs.SyncParent(ctx, s)
+			return o.share.FS.SyncParent(ctx, s)
 		}
 		return nil
 	}

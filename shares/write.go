@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"lunless/shares/state"
 	"lunless/smbstore/smb2"
 )
 
@@ -33,9 +34,24 @@ func handleWrite(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	if through && !r.mayWait {
+	others := o.token.MustBreak(o.stateID())
+	if (through || others) && !r.mayWait {
 		return errWouldWait
 	}
+	if others {
+		return r.waiting(ctx, func(ctx context.Context, _ bool) error {
+			if err := o.breakOthers(ctx, state.BreakForWrite); err != nil {
+				return err
+			}
+			return r.write(ctx, q, through)
+		}, func() {})
+	}
+	return r.write(ctx, q, through)
+}
+
+// write puts the data of a WRITE into the file, when nobody else caches it.
+func (r *request) write(ctx context.Context, q *smb2.WriteRequest, through bool) error {
+	o := r.open
 	if err := o.checkWrite(q.Offset, uint64(q.Length)); err != nil {
 		return err
 	}

@@ -1,0 +1,176 @@
+package shares
+
+import (
+	"sync"
+
+	"lunless/shares/fs"
+	"lunless/shares/state"
+	"lunless/smbstore/smb2"
+)
+
+// openTable is every open of files and folders of the server, whichever session
+// has it, or none (MS-SMB2 3.3.1.5 GlobalOpenTable, GlobalLeaseTableList).
+type openTable struct {
+	mu     sync.Mutex // innermost
+	byID   map[state.OpenID]*open
+	guids  map[createKey]*open
+	leases map[state.LeaseKey]*leaseFile
+	// creating are the CREATEs that have not been answered yet.
+	creating map[createKey]struct{}
+}
+
+// createKey names the CREATE that made an open: a client sends the same again if
+// it has not heard what came of it.
+type createKey struct{ client, create smb2.GUID }
+
+// leaseFile is the file that a lease key stands for, as long as an open has it or
+// is being made with it.
+type leaseFile struct {
+	id    fs.FileID
+	users int
+	opens map[state.OpenID]struct{} // those in the table
+}
+
+func newOpenTable() openTable {
+	return openTable{
+		byID: map[state.OpenID]*open{}, guids: map[createKey]*open{}, leases: map[state.LeaseKey]*leaseFile{},
+		creating: map[createKey]struct{}{},
+	}
+}
+
+// find finds an open by its id, or nil.
+func (t *openTable) find(id state.OpenID) *open {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
+}
+
+// findCreate finds the open that a CREATE with a CreateGuid has made, or nil.
+func (t *openTable) findCreate(k createKey) *open {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.guids[k]
+}
+
+// beginCreate enters a CREATE that has begun. It reports false if it has begun
+// before, and has not come to an end.
+func (t *openTable) beginCreate(k createKey) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, there := t.creating[k]; there {
+		return false
+	}
+	t.creating[k] = struct{}{}
+	return true
+}
+
+func (t *openTable) endCreate(k createKey) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.creating, k)
+}
+
+// add enters an open, in place of one with the same id if there is one: a session
+// that reclaims an open has an open of its own with the same handle.
+func (t *openTable) add(o *open) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.byID[o.stateID()] = o
+	if k := o.createKey(); !k.create.IsZero() {
+		t.guids[k] = o
+	}
+	if l := t.leases[o.lease]; o.hasLease && l != nil {
+		l.opens[o.stateID()] = struct{}{}
+	}
+}
+
+// remove takes an open out, whichever session has it by now.
+func (t *openTable) remove(o *open) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id := o.stateID()
+	now := t.byID[id]
+	if now == nil {
+		return
+	}
+	delete(t.byID, id)
+	if k := o.createKey(); t.guids[k] == now {
+		delete(t.guids, k)
+	}
+	if o.hasLease {
+		if l := t.leases[o.lease]; l != nil {
+			delete(l.opens, id)
+		}
+		t.dropLease(o.lease)
+	}
+}
+
+// holdLease keeps a lease key for one file until the open that is made with it, and
+// has to be added, is removed. It reports false if the key
+// stands for another file (MS-SMB2 3.3.5.9.8).
+func (t *openTable) holdLease(k state.LeaseKey, id fs.FileID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.leases[k]
+	if l == nil {
+		l = &leaseFile{id: id, opens: map[state.OpenID]struct{}{}}
+		t.leases[k] = l
+	}
+	if l.id != id {
+		return false
+	}
+	l.users++
+	return true
+}
+
+// dropLease ends one holdLease. mu is held.
+func (t *openTable) dropLease(k state.LeaseKey) {
+	l := t.leases[k]
+	if l == nil {
+		return
+	}
+	if l.users--; l.users == 0 {
+		delete(t.leases, k)
+	}
+}
+
+// leaseFile is the file a lease key stands for.
+func (t *openTable) leaseFile(k state.LeaseKey) (fs.FileID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.leases[k]
+	if l == nil {
+		return fs.FileID{}, false
+	}
+	return l.id, true
+}
+
+// leaseOpens are the opens that have a lease (Lease.LeaseOpens).
+func (t *openTable) leaseOpens(k state.LeaseKey) []*open {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.leases[k]
+	if l == nil {
+		return nil
+	}
+	list := make([]*open, 0, len(l.opens))
+	for id := range l.opens {
+		if o := t.byID[id]; o != nil {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// list is every open that keep says yes to.
+func (t *openTable) list(keep func(o *open) bool) []*open {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*open
+	for _, o := range t.byID {
+		if keep(o) {
+			list = append(list, o)
+		}
+	}
+	return list
+}

@@ -1,0 +1,163 @@
+package shares
+
+import (
+	"context"
+	"fmt"
+
+	"lunless/shares/state"
+	"lunless/smbstore/smb2"
+)
+
+// begin enters a CREATE that can be recognised if it is sent again. done ends that.
+func (c *creation) begin() (done func(), err error) {
+	none := func() {}
+	data, there := smb2.FindCreateContext(c.req.Contexts, smb2.CreateContextDurableRequestV2)
+	if !there || c.r.conn.neg.dialect < smb2.Dialect300 {
+		return none, nil
+	}
+	var d smb2.DurableRequestV2
+	if err := d.Decode(data); err != nil || d.CreateGUID.IsZero() {
+		return none, err
+	}
+	table := &c.r.conn.srv.table
+	k := createKey{c.r.conn.neg.clientGUID, d.CreateGUID}
+	if !table.beginCreate(k) {
+		if c.r.hdr.Flags&smb2.FlagReplayOperation != 0 {
+			return none, smb2.StatusFileNotAvailable // the first of them is still at work
+		}
+		return none, statusDuplicateObjectID
+	}
+	return func() { table.endCreate(k) }, nil
+}
+
+// replay looks for the open that the same CREATE has made before, if its response
+// has been lost (MS-SMB2 3.3.5.9, "Create Context Validation", 3.3.5.9.10). Without
+// one it returns neither an open nor an error.
+func (c *creation) replay(ctx context.Context) (*open, error) {
+	d, r := c.ctxs.durableV2, c.r
+	if d == nil || d.CreateGUID.IsZero() {
+		return nil, nil
+	}
+	o := r.conn.srv.table.findCreate(createKey{r.conn.neg.clientGUID, d.CreateGUID})
+	if o == nil || !o.replayable.Load() {
+		return nil, nil
+	}
+	if r.hdr.Flags&smb2.FlagReplayOperation == 0 {
+		return nil, statusDuplicateObjectID
+	}
+	rec, lease, err := o.record(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := &rec.Handle
+	switch {
+	case h.Owner != r.session.owner():
+		return nil, smb2.StatusAccessDenied
+	case o.hasLease && (c.ctxs.lease == nil || o.lease.Key != [16]byte(c.ctxs.lease.LeaseKey)):
+		return nil, smb2.StatusAccessDenied
+	case h.Disconnected && h.Kind == state.Persistent:
+		return c.reclaimCreated(ctx, o, &rec)
+	case o.session != r.session:
+		return nil, statusDuplicateObjectID
+	case h.Kind == state.Persistent && d.Flags&smb2.DurableFlagPersistent == 0:
+		return nil, smb2.StatusInvalidParameter
+	}
+	if c.info, err = o.file.Stat(ctx); err != nil {
+		return nil, err
+	}
+	c.action, c.attached = o.action, true
+	c.caching = grantedCaching{open: rec, lease: lease}
+	return o, nil
+}
+
+// reclaimCreated gives a persistent open back to a client that has not heard of it
+// and sends its CREATE again (MS-SMB2 3.3.5.9).
+func (c *creation) reclaimCreated(ctx context.Context, o *open, rec *state.Open) (*open, error) {
+	if rec.Handle.Options != uint32(c.req.CreateOptions) || rec.Handle.Desired != uint32(c.req.DesiredAccess) ||
+		rec.Share != uint32(c.req.ShareAccess) {
+		return nil, statusContextMismatch
+	}
+	q := c.claim()
+	q.V2, q.CreateGUID, q.Persistent = true, c.ctxs.durableV2.CreateGUID, true
+	o, err := c.reconnect(ctx, o, q)
+	c.caching.reclaims = false
+	return o, err
+}
+
+// reclaim gives a durable, resilient or persistent open back to its client, if the
+// request is for that (MS-SMB2 3.3.5.9.7, 3.3.5.9.12). What else it says does not
+// matter but for the lease.
+func (c *creation) reclaim(ctx context.Context) (o *open, err error, done bool) {
+	if err := c.ctxs.parse(c.req.Contexts, c.r.conn.neg.dialect); err != nil {
+		return nil, err, true
+	}
+	if !c.ctxs.reclaims() {
+		return nil, nil, false
+	}
+	q := c.claim()
+	var id smb2.FileID
+	if v2 := c.ctxs.reconnectV2; v2 != nil {
+		id, q.V2, q.CreateGUID = v2.FileID, true, v2.CreateGUID
+		q.Persistent = v2.Flags&smb2.DurableFlagPersistent != 0
+	} else {
+		id = c.ctxs.reconnect.FileID
+	}
+	table := &c.r.conn.srv.table
+	old := table.find(state.OpenID(id.Persistent))
+	if old == nil && q.Persistent && c.r.tree.share.ContinuouslyAvailable {
+		old = table.findCreate(createKey{c.r.conn.neg.clientGUID, q.CreateGUID})
+	}
+	if old == nil || old.share != c.r.tree.share {
+		return nil, smb2.StatusObjectNameNotFound, true
+	}
+	o, err = c.reconnect(ctx, old, q)
+	return o, err, true
+}
+
+// claim is what the request shows of itself, whichever way it reclaims.
+func (c *creation) claim() state.Reclaim {
+	q := state.Reclaim{ClientGUID: c.r.conn.neg.clientGUID, Owner: c.r.session.owner()}
+	if name, err := parsePath(c.req.Name); err == nil {
+		q.Link = c.r.tree.share.link(name.path)
+	}
+	if l := c.ctxs.lease; l != nil {
+		q.HasLease, q.Lease, q.Version = true, leaseKey(q.ClientGUID, l.LeaseKey), uint8(l.Version)
+	}
+	return q
+}
+
+// reconnect makes old the session's: an open of its own with the same handle. All
+// that the old session had under way has ended before it was parked.
+func (c *creation) reconnect(ctx context.Context, old *open, q state.Reclaim) (*open, error) {
+	srv := c.r.conn.srv
+	fx, err := old.store.Update(ctx, old.fileID, state.Reconnect(old.stateID(), q))
+	if err != nil {
+		return nil, fmt.Errorf("reclaim: %w", err)
+	}
+	if !old.parked.CompareAndSwap(true, false) {
+		return nil, smb2.StatusObjectNameNotFound // it is being closed
+	}
+	srv.opens.Add(-1)
+	o := &open{
+		handle: old.handle, id: smb2.FileID{Persistent: old.id.Persistent, Volatile: srv.ids.next()},
+		tree: c.r.tree, session: c.r.session,
+	}
+	o.busy.start(old.busy.sequence())
+	srv.table.add(o)
+	c.action, c.reclaimed = smb2.FileOpened, true
+	c.caching = grantedCaching{open: fx.Open, lease: fx.Lease, reclaims: true}
+	if c.info, err = o.file.Stat(ctx); err != nil {
+		o.detach(ctx, err)
+		return nil, err
+	}
+	return o, nil
+}
+
+// giveBack undoes what an open is good for that its client will not hear of.
+func (c *creation) giveBack(ctx context.Context, o *open, why error) error {
+	if c.reclaimed {
+		o.detach(ctx, why)
+		return nil
+	}
+	return o.close(ctx, why)
+}
