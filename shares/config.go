@@ -14,6 +14,7 @@ import (
 
 	"lunless/shares/accounts"
 	"lunless/shares/fs"
+	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
 
@@ -44,6 +45,13 @@ type Share struct {
 	Comment  string
 	ReadOnly bool // no open gets more than read access
 	Encrypt  bool // only encrypted requests (MS-SMB2 3.3.1.6 Share.EncryptData)
+	// AccessBased leaves out of listings what the user may not read (MS-SMB2
+	// 3.3.1.6 Share.DoAccessBasedDirectoryEnumeration).
+	AccessBased bool
+	// Security says who may connect, and the most any open may be granted (MS-SMB2
+	// 3.3.1.6 Share.ConnectSecurity). Nil: every account, everything. It must not
+	// be changed.
+	Security *fscc.SecurityDescriptor
 
 	// ContinuouslyAvailable (MS-SMB2 3.3.1.6 Share.IsCA) lets clients have persistent
 	// handles, and what is acknowledged is on stable storage, data and names alike. It

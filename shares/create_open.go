@@ -144,7 +144,7 @@ func (c *creation) checkAccess(ctx context.Context, f fs.File, info *fs.Info, tr
 	}
 	want := c.desired | transient
 	if want&^fscc.ACCESS_SYSTEM_SECURITY&^fscc.AccessMask(c.r.tree.access) != 0 {
-		return smb2.StatusAccessDenied
+		return c.r.tree.share.refusal(c.req.CreateDisposition)
 	}
 	m, err := c.r.maximalAccess(ctx, f, c.name.path, want, c.maximum)
 	if err != nil {

@@ -196,6 +196,7 @@ func (b *serviceBackend) Shares(context.Context) ([]services.Share, error) {
 		s.mu.Unlock()
 		list = append(list, services.Share{
 			Name: s.Name, Comment: s.Comment, CurrentUses: uint32(uses), Encrypt: s.Encrypt, CA: s.ContinuouslyAvailable,
+			Enumerate: s.AccessBased, SD: s.securityDescriptor(),
 		})
 	}
 	slices.SortFunc(list, func(a, b services.Share) int { return strings.Compare(shareKey(a.Name), shareKey(b.Name)) })

@@ -148,7 +148,8 @@ func (l *listing) fill(ctx context.Context, o *open, w *fscc.DirWriter, single b
 	return nil
 }
 
-// advance reads the next entry that matches into l.next, or notes the end.
+// advance reads the next entry that matches into l.next, or notes the end. One the
+// user is not to see is passed over: l.next stays nil.
 func (l *listing) advance(ctx context.Context, o *open) (err error) {
 	for l.dots < 2 {
 		name := "."
@@ -177,6 +178,9 @@ func (l *listing) advance(ctx context.Context, o *open) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if shown, err := o.visible(ctx, e.Name); !shown {
+		return err // fill goes on with the next
 	}
 	l.next = &e
 	return nil

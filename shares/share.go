@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
 
@@ -32,8 +33,42 @@ func (srv *Server) newShare(s Share) *share {
 	return &share{Share: s, srv: srv, trees: map[*tree]struct{}{}}
 }
 
-// maximalAccess is the most an open on the share may have, whoever the user is.
-func (s *share) maximalAccess() smb2.AccessMask {
+// maximalAccess is the most an open of the user on the share may have; 0 for whom
+// the share is not. Privileges count for files, not for shares.
+func (s *share) maximalAccess(user *fscc.Token) smb2.AccessMask {
+	m := s.mostAccess()
+	if s.Security == nil {
+		return m
+	}
+	bare := *user
+	bare.Privileges = 0
+	granted, err := s.Security.AccessCheck(&bare, fscc.MAXIMUM_ALLOWED)
+	if err != nil {
+		return 0
+	}
+	return m & smb2.AccessMask(granted)
+}
+
+// everyone is the descriptor of a share that grants every account everything.
+var everyone = &fscc.SecurityDescriptor{Control: fscc.SE_DACL_PRESENT, DACL: &fscc.ACL{
+	ACEs: []fscc.ACE{fscc.Allow(fscc.SIDEveryone, fscc.FILE_ALL_ACCESS, 0)}}}
+
+// securityDescriptor is Security for listings (MS-SRVS 2.2.4.26), nil if it
+// cannot be encoded.
+func (s *share) securityDescriptor() []byte {
+	sd := s.Security
+	if sd == nil {
+		sd = everyone
+	}
+	b, err := sd.Marshal()
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// mostAccess is the most an open on the share may have, whoever the user is.
+func (s *share) mostAccess() smb2.AccessMask {
 	const (
 		read = smb2.FileReadData | smb2.FileReadEA | smb2.FileExecute | smb2.FileReadAttributes |
 			smb2.ReadControl | smb2.Synchronize
@@ -139,7 +174,9 @@ func (srv *Server) RemoveShare(ctx context.Context, name string) error {
 
 // same reports whether nothing has changed between the two.
 func (s *Share) same(t *Share) bool {
-	return reflect.TypeOf(s.FS).Comparable() && *s == *t
+	a, b := *s, *t
+	a.Security, b.Security = nil, nil
+	return reflect.TypeOf(s.FS).Comparable() && a == b && reflect.DeepEqual(s.Security, t.Security)
 }
 
 // SetShares makes list what the server shares. Shares that are in it unchanged

@@ -32,7 +32,11 @@ func handleTreeConnect(_ context.Context, r *request) error {
 	case s.anonymous && !sh.ipc, sh.Encrypt && c.neg.cipher == 0:
 		return smb2.StatusAccessDenied
 	}
-	t := &tree{session: s, share: sh, fs: sh.FS, access: sh.maximalAccess(), ipc: sh.ipc, encrypt: sh.Encrypt}
+	access := sh.maximalAccess(&s.token)
+	if access == 0 {
+		return smb2.StatusAccessDenied
+	}
+	t := &tree{session: s, share: sh, fs: sh.FS, access: access, ipc: sh.ipc, encrypt: sh.Encrypt}
 	if err := s.addTree(t); err != nil {
 		return err
 	}
@@ -86,6 +90,9 @@ func (t *tree) response() *smb2.TreeConnectResponse {
 	}
 	if t.encrypt {
 		m.ShareFlags |= smb2.ShareFlagEncryptData
+	}
+	if t.share.AccessBased {
+		m.ShareFlags |= smb2.ShareFlagAccessBasedDirectoryEnum
 	}
 	return m
 }

@@ -28,7 +28,9 @@ configuration file's [[share]] tables, the data folder (see ` + "`lunless share`
 
 The file has the flags' names with _ for -, [log] level and format, [limits]
 connections and credits (of a connection), and a [[share]] table a share: name,
-path, comment, read_only, encrypt, continuously_available. Unknown keys are refused.
+path, comment, read_only, encrypt, continuously_available,
+access_based_enumeration, and grant, a list of WHO:read, WHO:change and WHO:full.
+Unknown keys are refused.
 
 When ready it prints "serving HOST:PORT" for each address and tells systemd.
 Accounts are made with ` + "`lunless user add`" + `; a running node sees changes at once.`,
@@ -48,7 +50,7 @@ Accounts are made with ` + "`lunless user add`" + `; a running node sees changes
 	c.Flags().StringVar(&flags.Log.Level, "log-level", "", "debug, info, warn or error (default info)")
 	c.Flags().StringVar(&flags.Log.Format, "log-format", "", "text or json (default text)")
 	// Not a StringSlice: that would split at the commas of the properties.
-	shareFlags := c.Flags().StringArray("share", nil, "NAME=PATH[,ca][,encrypt][,ro], may be given more than once")
+	shareFlags := c.Flags().StringArray("share", nil, "NAME=PATH[,abe][,ca][,encrypt][,ro], may be given more than once")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg := admin.Config{}
 		if *file != "" {

@@ -21,6 +21,7 @@ func TestParseShare(t *testing.T) {
 		"v m=/srv/a=b,encrypt,ro": {Name: "v m", Path: "/srv/a=b", Encrypt: true, ReadOnly: true},
 		"x$=/x":                   {Name: "x$", Path: "/x"},
 		"vms=/x,ca":               {Name: "vms", Path: "/x", ContinuouslyAvailable: true},
+		"vms=/x,abe":              {Name: "vms", Path: "/x", AccessBased: true},
 	} {
 		got, err := ParseShare(in)
 		if d := cmp.Diff(want, got); err != nil || d != "" {
@@ -44,8 +45,11 @@ level = "debug"
 name = "vms"
 path = "/srv/vms"
 encrypt = true
+access_based_enumeration = true
+grant = ["hv:full", "BUILTIN\\Users:read"]
 `))
-	if err != nil || len(c.Shares) != 1 || !c.Shares[0].Encrypt || c.Log.Level != "debug" {
+	if err != nil || len(c.Shares) != 1 || !c.Shares[0].Encrypt || !c.Shares[0].AccessBased || len(c.Shares[0].Grants) != 2 ||
+		c.Shares[0].Grants[1] != (Grant{`BUILTIN\Users`, AccessRead}) || c.Log.Level != "debug" {
 		t.Fatalf("%+v %v", c, err)
 	}
 	for bad, want := range map[string]string{
@@ -53,14 +57,16 @@ encrypt = true
 		"listen = 5":             "line 1",
 		"listen = [\"nowhere\"]": "no host:port",
 		"[[share]]\nname=\"a\"\npath=\"/a\"\n[[share]]\nname=\"A\"\npath=\"/b\"": "serves both",
-		"[limits]\nconnections=-1":             "negative",
-		"listen = [\"127.0.0.1:99999\"]":       "from 0 to 65535",
-		"metrics = \"9445\"":                   "no host:port",
-		"min_dialect = \"1.0\"":                "2.0.2, 2.1, 3.0",
-		"signing = \"off\"":                    "required and enabled",
-		"server_name = \"more-than-15-bytes\"": "NetBIOS",
-		"[log]\nlevel=\"loud\"":                "no log level",
-		"[log]\nformat=\"xml\"":                "no log format",
+		"[limits]\nconnections=-1":                                 "negative",
+		"listen = [\"127.0.0.1:99999\"]":                           "from 0 to 65535",
+		"metrics = \"9445\"":                                       "no host:port",
+		"min_dialect = \"1.0\"":                                    "2.0.2, 2.1, 3.0",
+		"signing = \"off\"":                                        "required and enabled",
+		"server_name = \"more-than-15-bytes\"":                     "NetBIOS",
+		"[log]\nlevel=\"loud\"":                                    "no log level",
+		"[log]\nformat=\"xml\"":                                    "no log format",
+		"[[share]]\nname=\"a\"\npath=\"/a\"\ngrant=[\"hv:write\"]": "read, change and full",
+		"[[share]]\nname=\"a\"\npath=\"/a\"\ngrant=[\"hv\"]":       "WHO:read",
 	} {
 		if _, err := ParseConfig("f", []byte(bad)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q in it", bad, err, want)
@@ -88,7 +94,7 @@ func TestCatalogue(t *testing.T) {
 	if err := c.Create(Share{Name: "x", Path: filepath.Join(dir, "missing")}); err == nil {
 		t.Error("a share without a folder was taken")
 	}
-	if err := c.Set("Vms", func(s *Share) { s.Encrypt = true }); err != nil {
+	if err := c.Set("Vms", func(s *Share) error { s.Encrypt = true; return nil }); err != nil {
 		t.Error(err)
 	}
 	if s, err := c.Get("vms"); err != nil || !s.Encrypt {

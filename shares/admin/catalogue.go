@@ -100,14 +100,16 @@ func (c *Catalogue) Create(s Share) error {
 	})
 }
 
-// Set changes a share. ErrNoShare, ErrBadShare.
-func (c *Catalogue) Set(name string, change func(*Share)) error {
+// Set changes a share. ErrNoShare, ErrBadShare; an error of change leaves it as it is.
+func (c *Catalogue) Set(name string, change func(*Share) error) error {
 	return c.change(func(shares []Share) ([]Share, error) {
 		i := find(shares, name)
 		if i < 0 {
 			return nil, noShare(name)
 		}
-		change(&shares[i])
+		if err := change(&shares[i]); err != nil {
+			return nil, err
+		}
 		if err := shares[i].Check(); err != nil {
 			return nil, err
 		}

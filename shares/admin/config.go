@@ -55,6 +55,12 @@ type Share struct {
 	ReadOnly              bool   `toml:"read_only" json:"read_only,omitempty"`
 	Encrypt               bool   `toml:"encrypt" json:"encrypt,omitempty"`
 	ContinuouslyAvailable bool   `toml:"continuously_available" json:"continuously_available,omitempty"`
+
+	// AccessBased lists to each user only what he may read.
+	AccessBased bool `toml:"access_based_enumeration" json:"access_based_enumeration,omitempty"`
+	// Grants say who may use the share, and how; without any, every account may
+	// do everything.
+	Grants []Grant `toml:"grant" json:"grant,omitempty"`
 }
 
 // Errors of configurations.
@@ -141,17 +147,19 @@ func checkAddress(s string) error {
 	return nil
 }
 
-// ParseShare reads NAME=PATH[,ca][,encrypt][,ro].
+// ParseShare reads NAME=PATH[,abe][,ca][,encrypt][,ro].
 func ParseShare(s string) (Share, error) {
 	name, rest, ok := strings.Cut(s, "=")
 	if !ok {
-		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,ca][,encrypt][,ro]", ErrBadShare, s)
+		return Share{}, fmt.Errorf("%w: %q: want NAME=PATH[,abe][,ca][,encrypt][,ro]", ErrBadShare, s)
 	}
 	share := Share{Name: name}
 	words := strings.Split(rest, ",")
 	share.Path = words[0]
 	for _, w := range words[1:] {
 		switch w {
+		case "abe":
+			share.AccessBased = true
 		case "encrypt":
 			share.Encrypt = true
 		case "ca":
@@ -159,7 +167,7 @@ func ParseShare(s string) (Share, error) {
 		case "ro":
 			share.ReadOnly = true
 		default:
-			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are ca, encrypt and ro", ErrBadShare, s, w)
+			return Share{}, fmt.Errorf("%w: %q: unknown property %q, there are abe, ca, encrypt and ro", ErrBadShare, s, w)
 		}
 	}
 	return share, share.Check()
@@ -179,6 +187,11 @@ func (s Share) Check() error {
 		return fmt.Errorf("%w: the name IPC$ is the server's own", ErrBadShare)
 	case s.Path == "":
 		return fmt.Errorf("%w: %s: it has no path", ErrBadShare, s.Name)
+	}
+	for _, g := range s.Grants {
+		if err := g.check(); err != nil {
+			return fmt.Errorf("share %s: %w", s.Name, err)
+		}
 	}
 	return nil
 }

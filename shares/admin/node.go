@@ -34,13 +34,17 @@ const stopTimeout = 20 * time.Second
 type Node struct {
 	cfg       Config
 	catalogue *Catalogue
+	accounts  *accounts.Store
 	log       *slog.Logger
 	server    *shares.Server
 	registry  *prometheus.Registry
 
 	mu   sync.Mutex
-	open map[Share]fs.FS // file systems of the shares served; an unchanged share keeps its own
+	open map[place]fs.FS // file systems of the shares served; a share that stays keeps its own
 }
+
+// place is what a share keeps its file system by.
+type place struct{ name, path string }
 
 // NewNode makes a node that serves the configuration's shares and the
 // catalogue's. Nothing listens yet.
@@ -57,7 +61,7 @@ func NewNode(cfg Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, catalogue: catalogue, log: log, registry: prometheus.NewRegistry(), open: map[Share]fs.FS{}}
+	n := &Node{cfg: cfg, catalogue: catalogue, accounts: store, log: log, registry: prometheus.NewRegistry(), open: map[place]fs.FS{}}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	kept, err := catalogue.List()
 	if err != nil {
@@ -91,7 +95,12 @@ func (n *Node) shareList(kept []Share) ([]shares.Share, error) {
 	defer n.mu.Unlock()
 	var list []shares.Share
 	for _, s := range merged {
-		object := n.open[s]
+		security, err := s.security(n.accounts)
+		if err != nil {
+			return nil, err
+		}
+		at := place{s.Name, s.Path}
+		object := n.open[at]
 		if object == nil {
 			if err := s.CheckPath(); err != nil {
 				return nil, err
@@ -102,10 +111,11 @@ func (n *Node) shareList(kept []Share) ([]shares.Share, error) {
 			if object, err = fs.NewPOSIX(s.Path, fs.Options{}); err != nil {
 				return nil, fmt.Errorf("share %s: cannot serve %s: %w", s.Name, s.Path, err)
 			}
-			n.open[s] = object
+			n.open[at] = object
 		}
 		list = append(list, shares.Share{Name: s.Name, Path: s.Path, FS: object, Comment: s.Comment, ReadOnly: s.ReadOnly,
-			Encrypt: s.Encrypt, ContinuouslyAvailable: s.ContinuouslyAvailable})
+			Encrypt: s.Encrypt, ContinuouslyAvailable: s.ContinuouslyAvailable,
+			AccessBased: s.AccessBased, Security: security})
 	}
 	return list, nil
 }
@@ -120,7 +130,7 @@ func (n *Node) closeUnused(list []shares.Share) {
 		}
 		delete(n.open, s)
 		if err := object.Close(); err != nil {
-			n.log.Warn("closing a share's file system", "share", s.Name, "error", err)
+			n.log.Warn("closing a share's file system", "share", s.name, "error", err)
 		}
 	}
 }

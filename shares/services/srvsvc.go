@@ -19,7 +19,7 @@ type calls struct {
 }
 
 // srvsvc performs the operations of MS-SRVS 3.1.4 there are. NetrSessionEnum
-// tells nobody who is connected.
+// tells nobody who is connected, and shares are changed on the node, not from afar.
 func (c *calls) srvsvc(ctx context.Context, opnum uint16, in *rpc.Decoder, out *rpc.Encoder) error {
 	switch opnum {
 	case rpc.OpNetrShareEnum:
@@ -32,7 +32,7 @@ func (c *calls) srvsvc(ctx context.Context, opnum uint16, in *rpc.Decoder, out *
 		return c.serverGetInfo(in, out)
 	case rpc.OpNetrRemoteTOD:
 		return c.remoteTOD(in, out)
-	case rpc.OpNetrSessionEnum:
+	case rpc.OpNetrSessionEnum, rpc.OpNetrShareAdd, rpc.OpNetrShareSetInfo, rpc.OpNetrShareDel:
 		return rpc.FaultAccessDenied
 	}
 	return rpc.FaultOperationRange

@@ -6,8 +6,11 @@ var SyntaxSrvsvc = Syntax{UUID: mustUUID("4b324fc8-1670-01d3-1278-5a47bf6ee188")
 // Operations of srvsvc (MS-SRVS 3.1.4).
 const (
 	OpNetrSessionEnum   = 12
+	OpNetrShareAdd      = 14
 	OpNetrShareEnum     = 15
 	OpNetrShareGetInfo  = 16
+	OpNetrShareSetInfo  = 17
+	OpNetrShareDel      = 18
 	OpNetrServerGetInfo = 21
 	OpNetrRemoteTOD     = 28
 
