@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-storage soak-pdus soak-guest
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-storage soak-pdus soak-state soak-guest
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -47,12 +47,15 @@ fuzz:
 CUTS ?= 20000
 RUNS ?= 30
 PDUS ?= 1000000
+STEPS ?= 1000000
 soak-disks:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./smbstore/vhdx ./smbstore/vhd ./smbstore
 soak-storage:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:
 	PDUS=$(PDUS) testdata/soak.sh TestMutatedPDUs ./shares
+soak-state:
+	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state
 
 # Linux's own SMB client, in a guest: random operations.
 GUEST_SECONDS ?= 600

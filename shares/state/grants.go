@@ -84,7 +84,7 @@ func (r *Record) leaseFits(q *OpenRequest, state Caching) bool {
 		switch {
 		case exclusive && o.Access&^leaseStat != 0, o.Oplock.Breaking, o.Oplock.State&CacheWrite != 0:
 			return false
-		case o.Oplock.State != 0 && state&CacheHandle != 0:
+		case o.Oplock.State != 0 && state != CacheRead:
 			return false
 		}
 	}

@@ -54,10 +54,14 @@ func AddOpen(q OpenRequest) Change {
 		case len(r.Opens) >= MaxOpens:
 			return r, Effects{}, ErrTooManyOpens
 		}
-		if err := b.makeRoom(&q); err != nil {
+		err := b.makeRoom(&q)
+		switch {
+		case err != nil && !b.copied && !b.leases:
 			return r, Effects{}, err
-		}
-		if b.wait {
+		case err != nil: // in vain, but others have lost caching all the same
+			fx.Err = err
+			return r, fx, nil
+		case b.wait:
 			return b.suspend(q.Ticket)
 		}
 		r.Opens = append(slices.Clip(r.Opens), q.Open)
