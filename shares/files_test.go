@@ -94,6 +94,9 @@ func (c *rawClient) ioctl(id smb2.FileID, code smb2.CtlCode, in encoder, room ui
 	}
 	r := c.call(smb2.CommandIoctl, &smb2.IoctlRequest{
 		CtlCode: code, FileID: id, Input: b, MaxOutputResponse: room, Flags: smb2.IoctlIsFSCTL}, nil)
+	for r.hdr.Status == smb2.StatusPending { // it takes long, and goes async
+		r = c.receive()[0]
+	}
 	_ = m.Decode(r.msg) // an ERROR response is none
 	return m, r.hdr.Status
 }

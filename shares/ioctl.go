@@ -43,6 +43,8 @@ var controlsOfFile = map[smb2.CtlCode]control{
 	fscc.FSCTL_QUERY_FILE_REGIONS:     queryFileRegions,
 	fscc.FSCTL_FILE_LEVEL_TRIM:        trim,
 
+	fscc.FSCTL_OFFLOAD_READ:                 offloadRead,
+	fscc.FSCTL_OFFLOAD_WRITE:                offloadWrite,
 	fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE:    duplicateExtents,
 	fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE_EX: duplicateExtentsEx,
 	fscc.FSCTL_GET_INTEGRITY_INFORMATION:    getIntegrity,

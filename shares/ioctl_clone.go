@@ -60,6 +60,7 @@ func (r *request) clone(ctx context.Context, req *smb2.IoctlRequest, in *fscc.Du
 	}
 	return r.long(ctx, req, func(ctx context.Context) outcome {
 		err := cloneExtents(ctx, dst, src, in, unit, atomic)
+		dst.wrote(ctx, in.TargetOffset, in.ByteCount)
 		return done(errors.Join(err, dst.through(ctx)))
 	})
 }
@@ -79,7 +80,7 @@ func cloneExtents(ctx context.Context, dst, src *open, in *fscc.DuplicateExtents
 	switch {
 	case in.SourceOffset+in.ByteCount > from.Size, from.Attributes&sparse != 0 && to.Attributes&sparse == 0:
 		return smb2.StatusNotSupported
-	case src.fileID == dst.fileID && in.SourceOffset < in.TargetOffset+in.ByteCount && in.TargetOffset < in.SourceOffset+in.ByteCount:
+	case src.fileID == dst.fileID && overlap(in.SourceOffset, in.ByteCount, in.TargetOffset, in.ByteCount):
 		return smb2.StatusNotSupported
 	}
 	if err := dst.beginWrite(ctx, uint64(in.TargetOffset), uint64(in.ByteCount)); err != nil {
@@ -114,7 +115,11 @@ func cloneUpTo(ctx context.Context, dst, src fs.File, from, to, n, unit int64) e
 	if err := fs.CloneRange(ctx, dst, src, from, to, whole); err != nil || whole == n {
 		return err
 	}
-	return copyDisjoint(ctx, dst, src, from+whole, to+whole, n-whole)
+	copied, err := dst.CopyRange(ctx, src, from+whole, to+whole, n-whole)
+	if err == nil && copied < n-whole {
+		err = errCopiedShort
+	}
+	return err
 }
 
 // clusterSize is the allocation unit, bytes.

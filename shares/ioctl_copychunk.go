@@ -72,23 +72,28 @@ func copyChunks(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
 		dst.access&smb2.FileReadData == 0 && req.CtlCode == smb2.FsctlSrvCopychunk:
 		return smb2.StatusAccessDenied
 	}
-	status := smb2.StatusSuccess
-	for i := range in.Chunks {
-		if err := copyChunk(ctx, dst, src, &in.Chunks[i]); err != nil {
-			status = statusOf(err) // with what was copied (MS-SMB2 3.3.5.15.6.1)
+	return r.long(ctx, req, func(ctx context.Context) outcome { return copyAll(ctx, dst, src, in.Chunks) })
+}
+
+// copyAll copies chunk by chunk. Where it fails it says what was copied (MS-SMB2
+// 3.3.5.15.6.1), which is on stable storage too if the open wants that.
+func copyAll(ctx context.Context, dst, src *open, chunks []smb2.CopychunkChunk) outcome {
+	var result smb2.CopychunkResponse
+	var err error
+	for i := range chunks {
+		var n int64
+		n, err = copyChunk(ctx, dst, src, &chunks[i])
+		result.TotalBytesWritten += uint32(n)
+		if err != nil {
+			result.ChunkBytesWritten = uint32(n)
 			break
 		}
-		done.ChunksWritten++
-		done.TotalBytesWritten += in.Chunks[i].Length
+		result.ChunksWritten++
 	}
-	if done.ChunksWritten > 0 {
-		if err := dst.through(ctx); err != nil {
-			return err
-		}
+	if result.TotalBytesWritten > 0 {
+		err = errors.Join(err, dst.through(ctx))
 	}
-	b := make([]byte, done.Size())
-	done.Encode(b)
-	return r.respondIoctl(status, req, b)
+	return outcome{status: statusOf(err), output: encoded(&result)}
 }
 
 // refuseCopy tells the limits (MS-SMB2 3.3.5.15.6.2).
@@ -101,14 +106,17 @@ func (r *request) refuseCopy(req *smb2.IoctlRequest) error {
 	return r.respondIoctl(smb2.StatusInvalidParameter, req, b)
 }
 
+// toEnd is the target offset of a chunk that goes to the end of file.
+const toEnd = math.MaxUint64
+
 func copyWithinLimits(chunks []smb2.CopychunkChunk) bool {
 	if len(chunks) > copyMaxChunks {
 		return false
 	}
 	total := 0
 	for _, c := range chunks {
-		if c.Length == 0 || c.Length > copyMaxChunk ||
-			c.TargetOffset > math.MaxInt64-copyMaxChunk || c.SourceOffset > math.MaxInt64-copyMaxChunk {
+		if c.Length == 0 || c.Length > copyMaxChunk || c.SourceOffset > math.MaxInt64-copyMaxChunk ||
+			c.TargetOffset > math.MaxInt64-copyMaxChunk && c.TargetOffset != toEnd {
 			return false
 		}
 		total += int(c.Length)
@@ -116,54 +124,77 @@ func copyWithinLimits(chunks []smb2.CopychunkChunk) bool {
 	return total <= copyMaxData
 }
 
-func copyChunk(ctx context.Context, dst, src *open, c *smb2.CopychunkChunk) error {
-	n := int64(c.Length)
-	if err := src.checkRead(c.SourceOffset, uint64(n)); err != nil {
-		return err
+// copyChunk returns how much it has copied, also where it fails.
+func copyChunk(ctx context.Context, dst, src *open, c *smb2.CopychunkChunk) (int64, error) {
+	from, to, n := int64(c.SourceOffset), int64(c.TargetOffset), int64(c.Length)
+	if c.TargetOffset == toEnd {
+		info, err := dst.file.Stat(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if to = info.Size; to > math.MaxInt64-n {
+			return 0, smb2.StatusInvalidParameter
+		}
 	}
-	if err := dst.checkWrite(c.TargetOffset, uint64(n)); err != nil {
-		return err
+	if err := src.beginRead(ctx, uint64(from), uint64(n)); err != nil {
+		return 0, err
+	}
+	if err := dst.beginWrite(ctx, uint64(to), uint64(n)); err != nil {
+		return 0, err
 	}
 	info, err := src.file.Stat(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if int64(c.SourceOffset)+n > info.Size {
-		return statusInvalidViewSize
+	if from+n > info.Size {
+		return 0, statusInvalidViewSize
 	}
-	from, to := int64(c.SourceOffset), int64(c.TargetOffset)
-	if src.fileID == dst.fileID && from < to+n && to < from+n {
-		err = copyOverlapping(dst.file, src.file, from, to, n)
+	if src.fileID == dst.fileID && overlap(from, n, to, n) {
+		n, err = copyOverlapping(dst.file, src.file, from, to, n)
 	} else {
-		err = copyDisjoint(ctx, dst.file, src.file, from, to, n)
+		n, err = copyBytes(ctx, dst, src.file, from, to, n)
 	}
-	if err == nil {
-		dst.wrote(ctx, to, n)
-	}
-	return err
+	dst.wrote(ctx, to, n)
+	return n, err
 }
 
 var errCopiedShort = errors.New("source ended while it was being copied")
 
-func copyDisjoint(ctx context.Context, dst, src fs.File, from, to, n int64) error {
-	copied, err := dst.CopyRange(ctx, src, from, to, n)
-	if err == nil && copied < n {
-		err = errCopiedShort
+// copyBytes copies n bytes, which do not overlap where both are one file, and
+// returns how many it has.
+func copyBytes(ctx context.Context, dst *open, src fs.File, from, to, n int64) (int64, error) {
+	copied := int64(0)
+	for copied < n {
+		if dst.closed.Load() {
+			return copied, smb2.StatusFileClosed
+		}
+		want := min(n-copied, copyStep)
+		m, err := dst.file.CopyRange(ctx, src, from+copied, to+copied, want)
+		if copied += m; err != nil {
+			return copied, err
+		}
+		if m < want {
+			return copied, errCopiedShort
+		}
 	}
-	return err
+	return copied, nil
 }
+
+// copyStep is how much is copied between two looks at whether the open is still
+// there, bytes.
+const copyStep = 16 << 20
 
 // copyOverlapping copies within one file what a range copy may not: all is read
 // before any is written. n is at most a chunk.
-func copyOverlapping(dst, src fs.File, from, to, n int64) error {
+func copyOverlapping(dst, src fs.File, from, to, n int64) (int64, error) {
 	b := make([]byte, n)
 	got, err := src.ReadAt(b, from)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if int64(got) < n {
-		return errCopiedShort
+		return 0, errCopiedShort
 	}
-	_, err = dst.WriteAt(b, to)
-	return err
+	got, err = dst.WriteAt(b, to)
+	return int64(got), err
 }

@@ -20,8 +20,12 @@ const patience = 5 * time.Millisecond
 
 // long answers req with what work comes to, which may take any time and must not
 // use r: others' caches are broken, bytes are copied, disks are waited for. work
-// ends early when its context does: CANCEL, or the end of what it is done for.
+// ends early when its context does: CANCEL, or the end of what it is done for. In
+// the middle of a compound it is waited for, since nothing can go async there.
 func (r *request) long(ctx context.Context, req *smb2.IoctlRequest, work func(context.Context) outcome) error {
+	if !r.last { // it cannot go async
+		ctx = context.WithValue(ctx, onLaneKey{}, true)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan outcome, 1)
 	go func() { done <- r.conn.guard(ctx, work) }()
@@ -32,6 +36,9 @@ func (r *request) long(ctx context.Context, req *smb2.IoctlRequest, work func(co
 			return o.err
 		}
 		return r.respondIoctl(o.status, req, o.output)
+	}
+	if !r.last {
+		return respond(<-done)
 	}
 	t := time.NewTimer(patience)
 	defer t.Stop()
@@ -52,10 +59,11 @@ func (r *request) long(ctx context.Context, req *smb2.IoctlRequest, work func(co
 		}
 		return async.Err()
 	})
-	if err != nil { // as in the middle of a compound: it has to wait here
-		return respond(<-done)
+	if err != nil { // too many wait already
+		cancel(err)
+		<-done
 	}
-	return nil
+	return err
 }
 
 // guard runs work. If it panics the connection ends, as it does for handlers.

@@ -51,6 +51,7 @@ func (o *open) setSparse(ctx context.Context, sparse bool) error {
 		if err := o.file.SetAttributes(ctx, attrs); err != nil {
 			return err
 		}
+		o.modified(ctx, smb2.NotifyChangeAttributes)
 	}
 	return o.through(ctx)
 }
@@ -93,6 +94,7 @@ func (o *open) clear(ctx context.Context, off, n int64, do func(ctx context.Cont
 		if err := do(ctx, off, m); err != nil {
 			return err
 		}
+		o.wrote(ctx, off, m)
 		off, n = off+m, n-m
 	}
 	return nil

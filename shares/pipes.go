@@ -82,7 +82,11 @@ func writePipe(_ context.Context, r *request, q *smb2.WriteRequest) error {
 // pipeControl answers the control codes of pipes (MS-SMB2 3.3.5.15.3, 3.3.5.15.4).
 func pipeControl(ctx context.Context, r *request, req *smb2.IoctlRequest) error {
 	o := r.open
-	if req.CtlCode != smb2.FsctlPipeTransceive {
+	switch req.CtlCode {
+	case smb2.FsctlPipePeek:
+		return peekPipe(r, req)
+	case smb2.FsctlPipeTransceive:
+	default:
 		return smb2.StatusInvalidDeviceRequest
 	}
 	const both = smb2.FileReadData | smb2.FileWriteData
@@ -98,6 +102,39 @@ func pipeControl(ctx context.Context, r *request, req *smb2.IoctlRequest) error 
 		status = smb2.StatusBufferOverflow
 	}
 	return r.respondIoctl(status, req, b)
+}
+
+// peekPipe tells what waits in a pipe and leaves it there (MS-SMB2 3.3.5.15.4,
+// MS-FSCC 2.3.46). A client may ask for nothing.
+func peekPipe(r *request, req *smb2.IoctlRequest) error {
+	o := r.open
+	if o.access&smb2.FileReadData == 0 {
+		return smb2.StatusAccessDenied
+	}
+	m := fscc.PipePeek{State: fscc.FILE_PIPE_CONNECTED_STATE}
+	room := int(req.MaxOutputResponse)
+	if room == 0 {
+		return r.respondIoctl(smb2.StatusSuccess, req, nil)
+	}
+	if room -= m.Size(); room < 0 {
+		return smb2.StatusInfoLengthMismatch
+	}
+	_, next, _, _, err := o.pipe.Peek(nil)
+	if err != nil {
+		return err
+	}
+	m.Data = make([]byte, min(room, next))
+	n, next, messages, all, err := o.pipe.Peek(m.Data)
+	if err != nil {
+		return err
+	}
+	m.Data = m.Data[:n]
+	m.ReadDataAvailable, m.Messages, m.MessageLength = uint32(all), uint32(messages), uint32(next)
+	status := smb2.StatusSuccess
+	if n < next {
+		status = smb2.StatusBufferOverflow
+	}
+	return r.respondIoctl(status, req, encoded(&m))
 }
 
 // waitForPipe waits for a pipe to have a free instance, which each that exists

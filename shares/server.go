@@ -33,6 +33,8 @@ type Server struct {
 	table   openTable
 	ipc     *share
 
+	offloads offloads
+
 	opens     atomic.Int64 // of all sessions
 	stopping  atomic.Bool
 	stop      chan struct{}  // closed when Shutdown begins
@@ -107,6 +109,7 @@ func (srv *Server) setGUID() {
 // in flight are answered, what is open is closed. When ctx ends first, the
 // connections that are left are cut, and its error is returned once they are down.
 func (srv *Server) Shutdown(ctx context.Context) error {
+	defer srv.offloads.dropOf(nil)
 	srv.mu.Lock()
 	if !srv.stopping.Swap(true) {
 		close(srv.stop)

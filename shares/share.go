@@ -169,6 +169,7 @@ func (srv *Server) RemoveShare(ctx context.Context, name string) error {
 		return fmt.Errorf("share %q: %w", name, ErrNoShare)
 	}
 	s.close(ctx)
+	srv.offloads.dropOf(s)
 	return nil
 }
 
@@ -209,6 +210,7 @@ func (srv *Server) SetShares(ctx context.Context, list []Share) error {
 	srv.mu.Unlock()
 	for _, s := range ended {
 		s.close(ctx)
+		srv.offloads.dropOf(s)
 	}
 	return nil
 }

@@ -3,15 +3,14 @@ package fs
 import (
 	"context"
 	"math"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 var (
-	_ Cloner    = (*posixFile)(nil)
-	_ Trimmer   = (*posixFile)(nil)
-	_ Versioned = (*posixFile)(nil)
+	_ Cloner  = (*posixFile)(nil)
+	_ Trimmer = (*posixFile)(nil)
+	_ Watcher = (*posixFile)(nil)
 )
 
 // cloneStep is how much the kernel is asked to clone at a time: the context is
@@ -21,10 +20,10 @@ const cloneStep = 1 << 30
 // CloneRange is FICLONERANGE.
 func (f *posixFile) CloneRange(ctx context.Context, src File, srcOff, dstOff, n int64) error {
 	const op = "clone range"
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, dstOff, n); err != nil {
 		return err
 	}
-	defer f.leaveData()
+	defer f.leaveData(dstOff, n)
 	if srcOff < 0 || dstOff < 0 || n < 0 || srcOff > math.MaxInt64-n || dstOff > math.MaxInt64-n {
 		return f.fail(op, ErrInvalid)
 	}
@@ -128,10 +127,10 @@ func (f *posixFile) Trim(ctx context.Context, off, n int64) error {
 	if !f.fs.features.sparse {
 		return f.fail(op, ErrNotSupported)
 	}
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, off, n); err != nil {
 		return err
 	}
-	defer f.leaveData()
+	defer f.leaveData(off, n)
 	if off < 0 || n < 0 || off > math.MaxInt64-n {
 		return f.fail(op, ErrInvalid)
 	}
@@ -141,47 +140,12 @@ func (f *posixFile) Trim(ctx context.Context, off, n int64) error {
 // Reserve is fallocate over everything, which leaves what is there as it is.
 func (f *posixFile) Reserve(ctx context.Context, size int64) error {
 	const op = "reserve"
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, size, 0); err != nil {
 		return err
 	}
-	defer f.leaveData()
+	defer f.leaveData(size, 0)
 	if size < 0 {
 		return f.fail(op, ErrInvalid)
 	}
 	return f.fail(op, preallocate(f.fd.fd, 0, size))
-}
-
-// DataVersion is what the node has counted.
-func (f *posixFile) DataVersion() (version uint64, quiet bool) { return f.node.data.version() }
-
-// dataChanges counts changes of data: those begun in the upper bits, those under
-// way in the lower ones.
-type dataChanges struct{ v atomic.Uint64 }
-
-const dataChange = 1 << 20 // one, begun
-
-func (c *dataChanges) begin() { c.v.Add(dataChange + 1) }
-func (c *dataChanges) end()   { c.v.Add(^uint64(0)) }
-
-func (c *dataChanges) version() (version uint64, quiet bool) {
-	v := c.v.Load()
-	return v / dataChange, v%dataChange == 0
-}
-
-// enterData is enter for calls that change the data.
-func (f *posixFile) enterData(ctx context.Context, op string) error {
-	if err := f.enter(ctx, op); err != nil {
-		return err
-	}
-	if err := f.writable(op); err != nil {
-		f.leave()
-		return err
-	}
-	f.node.data.begin()
-	return nil
-}
-
-func (f *posixFile) leaveData() {
-	f.node.data.end()
-	f.leave()
 }

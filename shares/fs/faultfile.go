@@ -133,7 +133,7 @@ func (f *faultFile) Reserve(ctx context.Context, size int64) error {
 	return Reserve(ctx, f.inner, size)
 }
 
-func (f *faultFile) DataVersion() (version uint64, quiet bool) { return DataVersion(f.inner) }
+func (f *faultFile) Watch(off, n int64) (*Watch, error) { return NewWatch(f.inner, off, n) }
 
 func (f *faultFile) SetTimes(ctx context.Context, c TimeChange) error {
 	if err := f.ask(OpSetTimes); err != nil {

@@ -89,9 +89,9 @@ func (f *posixFile) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.writable("write"); err != nil {
 		return 0, err
 	}
-	f.node.data.begin()
+	f.node.watches.touch(off, int64(len(p)))
 	n, err := pwriteAll(f.fd.fd, p, off)
-	f.node.data.end()
+	f.node.watches.touch(off, int64(len(p)))
 	if err != nil {
 		return n, f.fail("write", err)
 	}

@@ -15,8 +15,8 @@ type node struct {
 	failed atomic.Bool
 	// meta says whether metadata may have changed since the last flush, so that
 	// flushing the data alone is not enough.
-	meta changes
-	data dataChanges
+	meta    changes
+	watches watchList // told of each change of data, before it is made and after
 	// wish is the size SetAllocation was last asked for; it is no less than what
 	// the file takes where the file system cannot reserve room.
 	wish atomic.Int64

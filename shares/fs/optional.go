@@ -62,19 +62,18 @@ func Reserve(ctx context.Context, f File, size int64) error {
 	return ErrNotSupported
 }
 
-// Versioned is a File that knows whether its data is being changed.
-type Versioned interface {
-	// DataVersion changes with each change of data through the store, of whatever
-	// File of the same object; quiet says that none is under way. Two equal
-	// answers, both quiet, mean that nothing changed between them. It is good
-	// while the File is open.
-	DataVersion() (version uint64, quiet bool)
+// Watcher is a File that can tell whether a range of it has been changed.
+type Watcher interface {
+	// Watch notices changes of [off, off+n) through the store, by whichever File of
+	// the object, until Stop: those that begin after it, and those that end after it.
+	// A Watch is noticed before the first byte of a change is. ErrInvalid.
+	Watch(off, n int64) (*Watch, error)
 }
 
-// DataVersion is Versioned.DataVersion; never quiet if the File cannot tell.
-func DataVersion(f File) (version uint64, quiet bool) {
-	if v, ok := f.(Versioned); ok {
-		return v.DataVersion()
+// NewWatch is Watcher.Watch.
+func NewWatch(f File, off, n int64) (*Watch, error) {
+	if w, ok := f.(Watcher); ok {
+		return w.Watch(off, n)
 	}
-	return 0, false
+	return nil, ErrNotSupported
 }

@@ -69,7 +69,7 @@ func (f readOnlyFile) Trim(context.Context, int64, int64) error { return refuse(
 
 func (f readOnlyFile) Reserve(context.Context, int64) error { return refuse("reserve", f) }
 
-func (f readOnlyFile) DataVersion() (version uint64, quiet bool) { return DataVersion(f.File) }
+func (f readOnlyFile) Watch(off, n int64) (*Watch, error) { return NewWatch(f.File, off, n) }
 
 func (f readOnlyFile) SetTimes(context.Context, TimeChange) error { return refuse("set times", f) }
 

@@ -19,10 +19,10 @@ const (
 
 func (f *posixFile) Truncate(ctx context.Context, size int64) error {
 	const op = "set size"
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, size, math.MaxInt64); err != nil {
 		return err
 	}
-	defer f.leaveData()
+	defer f.leaveData(size, math.MaxInt64)
 	return f.fail(op, f.truncate(size))
 }
 
@@ -40,10 +40,10 @@ func (f *posixFile) truncate(size int64) error {
 // what Stat reports while the file is open, and nothing more.
 func (f *posixFile) SetAllocation(ctx context.Context, size int64) error {
 	const op = "set allocation"
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, size, math.MaxInt64); err != nil {
 		return err
 	}
-	defer f.leaveData()
+	defer f.leaveData(size, math.MaxInt64)
 	if size < 0 {
 		return f.fail(op, ErrInvalid)
 	}
@@ -107,10 +107,10 @@ func hasRoom(fd int, end, size int64) error {
 // room that others have; holes in them stay holes. Where the file system can do neither it writes zeroes.
 func (f *posixFile) Zero(ctx context.Context, off, n int64) error {
 	const op = "zero"
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, off, n); err != nil {
 		return err
 	}
-	defer f.leaveData()
+	defer f.leaveData(off, n)
 	if off < 0 || n < 0 || off > math.MaxInt64-n {
 		return f.fail(op, ErrInvalid)
 	}
@@ -246,10 +246,10 @@ func (f *posixFile) Allocated(ctx context.Context, off, n int64, visit func(off,
 // CopyRange uses copy_file_range between files of this package, else a buffer.
 func (f *posixFile) CopyRange(ctx context.Context, src File, srcOff, dstOff, n int64) (int64, error) {
 	const op = "copy range"
-	if err := f.enterData(ctx, op); err != nil {
+	if err := f.enterData(ctx, op, dstOff, n); err != nil {
 		return 0, err
 	}
-	defer f.leaveData()
+	defer f.leaveData(dstOff, n)
 	if srcOff < 0 || dstOff < 0 || n < 0 || srcOff > math.MaxInt64-n || dstOff > math.MaxInt64-n {
 		return 0, f.fail(op, ErrInvalid)
 	}

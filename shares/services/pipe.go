@@ -197,6 +197,21 @@ func (p *Pipe) Unread() (next, all int) {
 	return next, p.unread
 }
 
+// Peek copies from the next message, which stays, and counts what waits: bytes of
+// that message, messages, bytes of all. Nothing waiting is no error. ErrClosed if
+// nothing waits and nothing will.
+func (p *Pipe) Peek(b []byte) (n, next, messages, all int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.out) == 0 {
+		if p.closed {
+			return 0, 0, 0, 0, ErrClosed
+		}
+		return 0, 0, 0, 0, nil
+	}
+	return copy(b, p.out[0]), len(p.out[0]), len(p.out), p.unread, nil
+}
+
 // Close ends the pipe and the call in progress. It always returns nil.
 func (p *Pipe) Close() error {
 	p.cancel()
