@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -136,6 +137,13 @@ type Config struct {
 	// NoAnonymous refuses anonymous sessions. Without it they may reach IPC$,
 	// which lists the shares, and nothing else.
 	NoAnonymous bool
+	// SessionLifetime is how long a session may be used before its client has to
+	// authenticate again; 0: for ever, as NTLM has it (MS-SMB2 3.3.5.5.3).
+	SessionLifetime time.Duration
+	// Interfaces are the addresses that clients are told they may reach the server
+	// by (FSCTL_QUERY_NETWORK_INTERFACE_INFO); none: those of this machine that it
+	// listens on.
+	Interfaces []netip.Addr
 
 	Logger     *slog.Logger          // default: none
 	Registerer prometheus.Registerer // default: a registry of the server's own

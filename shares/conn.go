@@ -61,6 +61,7 @@ type conn struct {
 	mu        sync.Mutex // after Server.mu
 	ended     bool
 	sessions  map[uint64]*channel // Connection.SessionTable
+	gone      [4]*channel         // that ended last, for their keys; see request.signAsStranger
 	async     map[uint64]*asyncOp
 	lastAsync uint64
 
@@ -359,6 +360,10 @@ func (c *conn) removeChannel(ch *channel) {
 	c.mu.Lock()
 	if c.sessions[ch.session.id] == ch {
 		delete(c.sessions, ch.session.id)
+		if ch.bound.Load() {
+			copy(c.gone[1:], c.gone[:])
+			c.gone[0] = ch
+		}
 	}
 	c.last.CompareAndSwap(ch, nil)
 	c.mu.Unlock()

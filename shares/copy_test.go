@@ -102,7 +102,7 @@ func TestControlCodes(t *testing.T) {
 	}{
 		{"DFS referral", none, smb2.FsctlDFSGetReferrals, nil, 1024, smb2.StatusFSDriverRequired},
 		{"DFS referral of a file", file, smb2.FsctlDFSGetReferrals, nil, 1024, smb2.StatusInvalidParameter},
-		{"interfaces", none, smb2.FsctlQueryNetworkInterfaceInfo, nil, 1024, smb2.StatusInvalidDeviceRequest},
+		{"interfaces", none, smb2.FsctlQueryNetworkInterfaceInfo, nil, 1024, smb2.StatusNotSupported},
 		{"no open", none, fscc.FSCTL_GET_COMPRESSION, nil, 2, smb2.StatusFileClosed},
 		{"resiliency", file, smb2.FsctlLMRRequestResiliency, &smb2.NetworkResiliencyRequest{}, 0, smb2.StatusInvalidDeviceRequest},
 		{"oplock", file, 0x00090000, nil, 0, smb2.StatusNotSupported},

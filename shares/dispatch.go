@@ -31,6 +31,7 @@ type command struct {
 	handle   handler
 	place    place
 	needs    need
+	expired  bool                     // answered for a session that has expired, too (MS-SMB2 3.3.5.2.9)
 	fileIDAt int                      // where the FileId is, from the header's first byte
 	payload  func(body []byte) uint64 // bytes that the credit charge must cover (MS-SMB2 3.3.5.2.5)
 	limit    func(l transfers) uint32 // most that payload may be; nil: no limit of its own
@@ -47,17 +48,17 @@ func init() {
 	commands = [smb2.NumCommands]command{
 		smb2.CommandNegotiate:      {handle: handleNegotiate, place: onReader},
 		smb2.CommandSessionSetup:   {handle: handleSessionSetup},
-		smb2.CommandLogoff:         {handle: handleLogoff, needs: needSession},
+		smb2.CommandLogoff:         {handle: handleLogoff, needs: needSession, expired: true},
 		smb2.CommandTreeConnect:    {handle: handleTreeConnect, needs: needSession},
 		smb2.CommandTreeDisconnect: {handle: handleTreeDisconnect, needs: needSession | needTree},
 		smb2.CommandCreate:         {handle: handleCreate, needs: needSession | needTree},
-		smb2.CommandClose:          {handle: handleClose, needs: onFile, fileIDAt: 72},
+		smb2.CommandClose:          {handle: handleClose, needs: onFile, expired: true, fileIDAt: 72},
 		smb2.CommandFlush:          {handle: handleFlush, place: onWorker, needs: onFile, fileIDAt: 72},
 		smb2.CommandRead:           {handle: handleRead, place: data, needs: onFile, fileIDAt: 80, payload: u32at(4), limit: maxRead},
 		smb2.CommandWrite:          {handle: handleWrite, place: data, needs: onFile, fileIDAt: 80, payload: u32at(4), limit: maxWrite},
-		smb2.CommandLock:           {handle: handleLock, needs: onFile, fileIDAt: 72},
+		smb2.CommandLock:           {handle: handleLock, needs: onFile, expired: true, fileIDAt: 72},
 		smb2.CommandIoctl:          {handle: handleIoctl, needs: needSession | needTree | mayOpen, fileIDAt: 72, payload: ioctlPayload, limit: maxTransact},
-		smb2.CommandCancel:         {handle: handleCancel},
+		smb2.CommandCancel:         {handle: handleCancel, expired: true},
 		smb2.CommandEcho:           {handle: handleEcho, place: onReader},
 		smb2.CommandQueryDirectory: {handle: handleQueryDirectory, needs: onFile, fileIDAt: 72, payload: u32at(28), limit: maxTransact},
 		smb2.CommandChangeNotify:   {handle: handleChangeNotify, needs: onFile, fileIDAt: 72, payload: u32at(4), limit: maxTransact},
@@ -188,6 +189,7 @@ func (c *conn) checkSession(r *request, ch *chain) error {
 	case r.related && ch.broken != 0:
 		return ch.broken
 	case ended:
+		r.signAsStranger()
 		return smb2.StatusUserSessionDeleted
 	case s == nil:
 		return c.checkNoSession(r)
@@ -203,6 +205,9 @@ func (c *conn) checkSession(r *request, ch *chain) error {
 	}
 	if s.encrypt && !r.encrypted {
 		return smb2.StatusAccessDenied
+	}
+	if s.expired(r.started) && !commandOf(code).expired {
+		return smb2.StatusNetworkSessionExpired
 	}
 	return nil
 }
@@ -222,14 +227,50 @@ func (c *conn) checkNoSession(r *request) error {
 			return nil
 		}
 	}
+	r.signAsStranger()
 	return smb2.StatusUserSessionDeleted
+}
+
+// signAsStranger has the error response signed with the key of a session which is
+// not one of this connection's, or not any more, if the client has shown that it
+// knows the key: it would not believe the response otherwise.
+func (r *request) signAsStranger() {
+	if r.hdr.Flags&smb2.FlagSigned == 0 || r.encrypted {
+		return
+	}
+	ch := r.conn.goneChannel(r.hdr.SessionID)
+	if ch == nil {
+		s := r.conn.srv.globalSession(r.hdr.SessionID)
+		if s == nil || !s.isValid() {
+			return
+		}
+		ch = &channel{session: s, conn: r.conn, signer: s.signer}
+	}
+	if ch.signer != nil && ch.signer.Verify(r.msg) {
+		r.channel = ch
+	}
+}
+
+// goneChannel finds a channel that ended not long ago, or nil.
+func (c *conn) goneChannel(id uint64) *channel {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range c.gone {
+		if ch != nil && ch.session.id == id {
+			return ch
+		}
+	}
+	return nil
 }
 
 // verify checks the request's signature, or that it needs none (MS-SMB2 3.3.5.2.4).
 func (c *conn) verify(r *request) error {
 	s, signer := r.session, r.channel.signer
-	if r.encrypted {
+	switch {
+	case r.encrypted:
 		return nil // authenticated by the cipher
+	case r.hdr.Command == smb2.CommandSessionSetup && (!r.channel.bound.Load() || isBinding(r.msg)):
+		return nil // a leg of the first authentication: there is no key yet; binding sees to it itself
 	}
 	if r.hdr.Flags&smb2.FlagSigned == 0 {
 		if s.signingRequired && s.isValid() {
@@ -238,9 +279,6 @@ func (c *conn) verify(r *request) error {
 		return nil
 	}
 	if signer == nil {
-		if r.hdr.Command == smb2.CommandSessionSetup {
-			return nil // a leg of the first authentication: there is no key yet
-		}
 		return smb2.StatusNotSupported
 	}
 	if !signer.Verify(r.msg) {

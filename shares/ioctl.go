@@ -16,7 +16,7 @@ type control func(ctx context.Context, r *request, req *smb2.IoctlRequest) error
 var controlsOfConnection = map[smb2.CtlCode]control{
 	smb2.FsctlDFSGetReferrals:           refuse(smb2.StatusFSDriverRequired), // the server has no DFS
 	smb2.FsctlDFSGetReferralsEx:         refuse(smb2.StatusFSDriverRequired),
-	smb2.FsctlQueryNetworkInterfaceInfo: refuse(smb2.StatusInvalidDeviceRequest), // one channel a session
+	smb2.FsctlQueryNetworkInterfaceInfo: queryInterfaces,
 	smb2.FsctlValidateNegotiateInfo:     validateNegotiateInfo,
 	smb2.FsctlPipeWait:                  waitForPipe,
 }

@@ -64,6 +64,9 @@ func handleNegotiate(_ context.Context, r *request) error {
 		return smb2.StatusNotSupported
 	}
 	n.setDialect(dialect, &c.srv.cfg)
+	if dialect >= smb2.Dialect300 {
+		n.capabilities |= q.Capabilities & smb2.CapMultiChannel
+	}
 	var contexts []smb2.NegotiateContext
 	if dialect == smb2.Dialect311 {
 		var err error

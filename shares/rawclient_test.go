@@ -29,6 +29,7 @@ type rawClient struct {
 	sealer  *smb2.Sealer
 	opener  *smb2.Opener
 
+	caps        smb2.Capabilities // offered besides the usual ones
 	negotiated  smb2.NegotiateResponse
 	negotiation smb2.NegotiateRequest
 	granted     int // credits the server has granted
@@ -198,7 +199,7 @@ func (c *rawClient) gone() {
 func (c *rawClient) negotiate(ds ...smb2.Dialect) smb2.Status {
 	c.t.Helper()
 	m := &smb2.NegotiateRequest{
-		SecurityMode: smb2.SigningEnabled, Capabilities: smb2.CapEncryption | smb2.CapLargeMTU,
+		SecurityMode: smb2.SigningEnabled, Capabilities: smb2.CapEncryption | smb2.CapLargeMTU | c.caps,
 		ClientGUID: smb2.GUID{1, 2, 3}, Dialects: ds,
 	}
 	if !c.guid.IsZero() {

@@ -132,10 +132,13 @@ func (r *request) signer(status smb2.Status) *smb2.Signer {
 	if ch == nil || r.reply.sealer != nil || status == smb2.StatusPending {
 		return nil
 	}
-	if r.hdr.Flags&smb2.FlagSigned != 0 || ch.session.signingRequired || r.sign {
-		return ch.signer
+	switch {
+	case r.hdr.Flags&smb2.FlagSigned == 0 && !ch.session.signingRequired && !r.sign:
+		return nil
+	case r.hdr.Command == smb2.CommandSessionSetup && status != smb2.StatusSuccess:
+		return ch.session.signer
 	}
-	return nil
+	return ch.signer
 }
 
 // end closes the open frame: signatures, encryption, length. A frame without a
@@ -190,3 +193,13 @@ func (p *reply) seal(s *session) {
 
 // lastPart is the last response of the open frame, header and body.
 func (p *reply) lastPart() []byte { return p.buf.b[p.parts[len(p.parts)-1].at:] }
+
+// signLast signs the last response now. It must be the last of its frame, and
+// nothing else in it: a compound's responses are padded before they are signed.
+func (p *reply) signLast() {
+	q := &p.parts[len(p.parts)-1]
+	if q.signer != nil && len(p.parts) == 1 {
+		q.signer.Sign(p.lastPart())
+		q.signer = nil
+	}
+}

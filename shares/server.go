@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"path/filepath"
 	"sync"
@@ -178,8 +179,8 @@ func (srv *Server) closeState() error {
 func (srv *Server) addSession(s *session) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	for s.id == 0 || srv.sessions[s.id] != nil {
-		s.id = srv.ids.next()
+	for s.id == 0 || s.id == math.MaxUint32 || srv.sessions[s.id] != nil {
+		s.id = uint64(rand32())
 	}
 	srv.sessions[s.id] = s
 	if srv.clients[s.clientGUID] == nil {
@@ -204,6 +205,13 @@ func (srv *Server) globalSession(id uint64) *session {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	return srv.sessions[id]
+}
+
+// rand32 makes a session's id, which some clients keep in 32 bits.
+func rand32() uint32 {
+	var b [4]byte
+	rand.Read(b[:])
+	return binary.LittleEndian.Uint32(b[:])
 }
 
 // idSource makes ids that are unique, and sparse, so that one client's do not

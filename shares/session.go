@@ -44,7 +44,8 @@ type session struct {
 	sealer          *smb2.Sealer // nil where the connection cannot encrypt; all channels share its nonces
 	opener          *smb2.Opener
 
-	valid atomic.Bool // authenticated, and not ended; set under mu, after all above
+	expires atomic.Int64 // when, by clock; 0: never
+	valid   atomic.Bool  // authenticated, and not ended; set under mu, after all above
 
 	mu       sync.RWMutex // after conn.mu; before an open's locks
 	ended    bool         // or about to: takes no channel any more

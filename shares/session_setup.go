@@ -15,6 +15,7 @@ import (
 type sessionSetup struct {
 	acceptor auth.Acceptor
 	again    bool             // reauthentication: the keys stay
+	binding  bool             // of a session to another connection: the session's own keys stay
 	preauth  smb2.PreauthHash // 3.1.1
 }
 
@@ -30,7 +31,7 @@ func handleSessionSetup(ctx context.Context, r *request) error {
 	case c.srv.cfg.Encrypt && c.neg.cipher == 0:
 		return smb2.StatusAccessDenied
 	case binding:
-		return smb2.StatusRequestNotAccepted
+		return r.bindSession(ctx, &q)
 	case r.hdr.SessionID == 0:
 		ch, err := c.newSession()
 		if err != nil {
@@ -38,11 +39,16 @@ func handleSessionSetup(ctx context.Context, r *request) error {
 		}
 		r.channel, r.session, r.hdr.SessionID = ch, ch.session, ch.session.id
 	case r.channel == nil:
+		r.signAsStranger()
 		return smb2.StatusUserSessionDeleted
 	}
 	s := r.session
 	s.setupMu.Lock()
 	defer s.setupMu.Unlock()
+	if r.channel.setup.binding { // not one of the connection's sessions yet
+		r.signAsStranger()
+		return smb2.StatusUserSessionDeleted
+	}
 	return r.channel.authenticate(ctx, r, &q)
 }
 
@@ -77,12 +83,13 @@ func (ch *channel) authenticate(ctx context.Context, r *request, q *smb2.Session
 		err = ch.accept(q)
 	}
 	if err != nil {
-		status := c.srv.authFailed(c, p.acceptor.Identity(), err)
-		s.end(ctx, fmt.Errorf("authentication failed: %w", err))
-		return status
+		return ch.authFailed(ctx, err)
 	}
 	if !done {
 		err := r.respondStatus(smb2.StatusMoreProcessingRequired, &smb2.SessionSetupResponse{SecurityBuffer: out})
+		if p.binding && err == nil {
+			r.reply.signLast() // the hash is of what goes over the wire
+		}
 		if c.neg.dialect == smb2.Dialect311 && !p.again && err == nil {
 			p.preauth.Update(r.reply.lastPart())
 		}
@@ -93,10 +100,10 @@ func (ch *channel) authenticate(ctx context.Context, r *request, q *smb2.Session
 	switch {
 	case s.anonymous:
 		resp.SessionFlags = smb2.SessionFlagIsNull
-	case s.encrypt:
+	case s.encrypt && !p.binding:
 		resp.SessionFlags = smb2.SessionFlagEncryptData
 	}
-	*p = sessionSetup{}
+	ch.setup = sessionSetup{}
 	r.sign = !s.anonymous
 	return r.respond(resp)
 }
@@ -110,7 +117,13 @@ func (ch *channel) accept(q *smb2.SessionSetupRequest) error {
 	case err != nil:
 		return err
 	case p.again:
-		return s.acceptAgain(user)
+		return s.acceptAgain(user, id.Anonymous)
+	case p.binding:
+		if err := ch.acceptBinding(user); err != nil {
+			return err
+		}
+		ch.conn.authenticated(s)
+		return nil
 	}
 	if err := ch.acceptFirst(q, user, id.Anonymous); err != nil {
 		return err
@@ -140,6 +153,7 @@ func (ch *channel) acceptFirst(q *smb2.SessionSetupRequest, user identity, anony
 	if s.ended { // meanwhile, with its connection
 		return errConnEnded
 	}
+	s.renew()
 	s.valid.Store(true)
 	ch.bound.Store(true)
 	c.srv.metrics.sessions.Inc()
@@ -159,13 +173,30 @@ func (c *conn) authenticated(s *session) {
 	c.creditMu.Unlock()
 }
 
-// acceptAgain ends a reauthentication: keys and security context stay, so it has
-// to be the same user (MS-SMB2 3.3.5.5.2).
-func (s *session) acceptAgain(user identity) error {
-	if user.name != s.user {
+// acceptAgain ends a reauthentication. The keys stay, and so does the security
+// context, even if nobody has authenticated: "If Session.SecurityContext is not NULL
+// […] no changes are necessary" (MS-SMB2 3.3.5.5.3). Another user is refused, and
+// so is nobody where the session has expired.
+func (s *session) acceptAgain(user identity, anonymous bool) error {
+	if user.name != s.user && (!anonymous || s.expired(clock())) {
 		return errOtherUser
 	}
+	s.renew()
 	return nil
+}
+
+// renew sets when the client has to authenticate again (Session.ExpirationTime).
+func (s *session) renew() {
+	if life := s.srv.cfg.SessionLifetime; life > 0 {
+		s.expires.Store(int64(clock() + life))
+	}
+}
+
+// expired reports whether the client has to authenticate again before it gets
+// anything done; at is by clock.
+func (s *session) expired(at time.Duration) bool {
+	when := s.expires.Load()
+	return when != 0 && int64(at) > when
 }
 
 var (
@@ -209,6 +240,20 @@ func (srv *Server) endPrevious(ctx context.Context, s *session, previous uint64)
 
 var errReplaced = errors.New("replaced by the client's new session")
 
+// authFailed ends what the exchange was for: the session, or just the channel that
+// was to be bound to it, since a session must not end by what another connection
+// sends without its key (MS-SMB2 3.3.5.5.3).
+func (ch *channel) authFailed(ctx context.Context, err error) error {
+	p := &ch.setup
+	status := ch.session.srv.authFailed(ch.conn, p.acceptor.Identity(), err)
+	if p.binding {
+		ch.conn.removeChannel(ch)
+	} else {
+		ch.session.end(ctx, fmt.Errorf("authentication failed: %w", err))
+	}
+	return status
+}
+
 // authFailed records a failed authentication and says what the client is told.
 func (srv *Server) authFailed(c *conn, id auth.Identity, err error) smb2.Status {
 	status := smb2.StatusLogonFailure
@@ -222,6 +267,8 @@ func (srv *Server) authFailed(c *conn, id auth.Identity, err error) smb2.Status 
 		reason = "integrity"
 	case errors.Is(err, errAnonymous):
 		status, reason = smb2.StatusAccessDenied, "anonymous"
+	case errors.As(err, &status):
+		reason = "refused"
 	}
 	srv.metrics.authFailed(reason)
 	if le := (*auth.LogonError)(nil); errors.As(err, &le) {
