@@ -12,6 +12,13 @@ const (
 	maxPath      = 4095 // bytes: one path of the kernel's, PATH_MAX without its NUL
 )
 
+// CheckName says, to stores that are kept elsewhere, whether name may be one on a
+// share: ErrBadName, ErrEscapes, ErrNameTooLong.
+func CheckName(name string) error { return checkName(name) }
+
+// FoldName is the key under which a component is the same name to Windows.
+func FoldName(component string) string { return fold(component) }
+
 // checkName says whether name may be given to the kernel: ErrBadName for what
 // Windows forbids in a name (MS-FSCC 2.1.5), ErrEscapes for '..', ErrNameTooLong.
 func checkName(name string) error {
