@@ -126,7 +126,7 @@ func (c *creation) validate() error {
 		return smb2.StatusNotSupported
 	case q.DesiredAccess&^accessAlone == 0, q.DesiredAccess&accessReserved != 0:
 		return smb2.StatusAccessDenied
-	case q.DesiredAccess&smb2.AccessSystemSecurity != 0 && c.r.session.token.Privileges&fscc.SeSecurityPrivilege == 0:
+	case fscc.AccessMask(q.DesiredAccess)&fscc.ACCESS_SYSTEM_SECURITY&^(privilegedRights(&c.r.session.token)|c.backupRights()) != 0:
 		return smb2.StatusPrivilegeNotHeld
 	case q.CreateDisposition > smb2.FileOverwriteIf,
 		q.ShareAccess&^(smb2.FileShareRead|smb2.FileShareWrite|smb2.FileShareDelete) != 0,
@@ -146,6 +146,9 @@ func (c *creation) validate() error {
 		q.DesiredAccess &^= smb2.FileAppendData // MS-SMB2 3.3.5.9
 	}
 	c.maximum = q.DesiredAccess&smb2.MaximumAllowed != 0
+	if c.maximum {
+		q.DesiredAccess &^= smb2.GenericExecute // as Windows has it: beside the maximum it demands nothing
+	}
 	c.desired = fscc.AccessMask(q.DesiredAccess &^ smb2.MaximumAllowed).MapGeneric()
 	c.attrs = fs.Attributes(q.FileAttributes & attributesSettable)
 	if opts&smb2.FileDeleteOnClose != 0 {

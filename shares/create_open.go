@@ -150,6 +150,7 @@ func (c *creation) checkAccess(ctx context.Context, f fs.File, info *fs.Info, tr
 	if err != nil {
 		return err
 	}
+	m |= c.backupRights()
 	if want&^m != 0 {
 		return smb2.StatusAccessDenied
 	}
@@ -279,7 +280,7 @@ func (c *creation) openParent(ctx context.Context, folder string) (fs.File, erro
 	if c.wantDir {
 		need = fscc.FILE_ADD_SUBDIRECTORY
 	}
-	if err := c.r.mayAdd(ctx, f, need); err != nil {
+	if err := c.r.mayAdd(ctx, f, need&^c.backupRights()); err != nil {
 		f.Close()
 		return nil, err
 	}

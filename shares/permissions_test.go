@@ -181,3 +181,81 @@ func TestAccessBasedEnumeration(t *testing.T) {
 		}
 	}
 }
+
+// Privileges to back up and restore count for opens that say they are for that,
+// and for no others (MS-FSA 2.1.5.1 phase 4); nothing gets past the share.
+func TestBackupIntent(t *testing.T) {
+	root := t.TempDir()
+	srv := startServer(t, func(c *Config) {
+		if err := c.Accounts.AddUser("backup", testPassword); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Accounts.AddMember("Backup Operators", "backup"); err != nil {
+			t.Fatal(err)
+		}
+		store := openFS(t, root)
+		c.Shares = append(c.Shares, Share{Name: "closed", FS: store},
+			Share{Name: "closed-read", FS: store, Security: grants(t, fscc.Allow(fscc.SIDEveryone, shareRead, 0))})
+	})
+	store := openFS(t, root)
+	sd := marshal(t, &fscc.SecurityDescriptor{Control: fscc.SE_DACL_PRESENT, Owner: fscc.SIDAdministrators, DACL: &fscc.ACL{}})
+	for _, o := range []struct {
+		name string
+		dir  bool
+	}{{"folder", true}, {"folder/file", false}} {
+		f, err := store.Create(t.Context(), o.name, fs.CreateOptions{Dir: o.dir, SecurityDescriptor: sd})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	as := func(user, share string) *rawClient {
+		c := dialRaw(t, srv.addr)
+		c.negotiate(smb2.Dialect311)
+		c.login(user, testPassword)
+		if st := c.treeConnect(share); st != 0 {
+			t.Fatal(st)
+		}
+		return c
+	}
+	const intent = smb2.FileOpenForBackupIntent
+	type q = smb2.CreateRequest
+	for _, tt := range []struct {
+		what, user, share string
+		q                 q
+		want              smb2.Status
+	}{
+		{"no intent", "backup", "closed", q{Name: `folder\file`, DesiredAccess: smb2.GenericRead, CreateDisposition: 1}, smb2.StatusAccessDenied},
+		{"no privilege", testUser, "closed", q{Name: `folder\file`, DesiredAccess: smb2.GenericRead, CreateDisposition: 1, CreateOptions: intent}, smb2.StatusAccessDenied},
+		{"backup", "backup", "closed", q{Name: `folder\file`, DesiredAccess: smb2.GenericRead | smb2.AccessSystemSecurity, CreateDisposition: 1, CreateOptions: intent}, 0},
+		{"restore", "backup", "closed", q{Name: `folder\file`, DesiredAccess: smb2.GenericWrite | smb2.WriteDAC | smb2.WriteOwner | smb2.Delete, CreateDisposition: 1, CreateOptions: intent}, 0},
+		{"overwrite", "backup", "closed", q{Name: `folder\file`, DesiredAccess: smb2.GenericWrite, CreateDisposition: smb2.FileOverwriteIf, CreateOptions: intent}, 0},
+		{"delete child is no part of it", "backup", "closed", q{Name: `folder`, DesiredAccess: smb2.FileDeleteChild, CreateDisposition: 1, CreateOptions: intent}, smb2.StatusAccessDenied},
+		{"list", "backup", "closed", q{Name: `folder`, DesiredAccess: smb2.FileListDirectory, CreateDisposition: 1, CreateOptions: intent}, 0},
+		{"create without intent", "backup", "closed", q{Name: `folder\new`, DesiredAccess: smb2.GenericWrite, CreateDisposition: 2}, smb2.StatusAccessDenied},
+		{"create", "backup", "closed", q{Name: `folder\new`, DesiredAccess: smb2.GenericWrite, CreateDisposition: 2, CreateOptions: intent}, 0},
+		{"create a folder", "backup", "closed", q{Name: `folder\sub`, DesiredAccess: smb2.GenericWrite, CreateDisposition: 2, CreateOptions: intent | smb2.FileDirectoryFile}, 0},
+		{"read where the share lets", "backup", "closed-read", q{Name: `folder\file`, DesiredAccess: smb2.GenericRead, CreateDisposition: 1, CreateOptions: intent}, 0},
+		{"write where it does not", "backup", "closed-read", q{Name: `folder\file`, DesiredAccess: smb2.GenericWrite, CreateDisposition: 1, CreateOptions: intent}, smb2.StatusAccessDenied},
+	} {
+		c := as(tt.user, tt.share)
+		tt.q.ShareAccess = shareAll
+		m, st := c.tryCreate(&tt.q)
+		if st != tt.want {
+			t.Errorf("%s: %v, want %v", tt.what, st, tt.want)
+		}
+		if st == 0 {
+			c.closeFile(m.FileID)
+		}
+	}
+	c := as("backup", "closed")
+	want := fscc.FILE_GENERIC_READ | fscc.FILE_GENERIC_WRITE | fscc.FILE_TRAVERSE | fscc.WRITE_DAC | fscc.WRITE_OWNER | fscc.DELETE
+	if got := c.accessOf(c.open(`folder\file`, smb2.MaximumAllowed, intent)); got != want {
+		t.Errorf("the maximum with intent is %#x, want %#x", got, want)
+	}
+	// Whoever may restore may give files to anybody.
+	id := c.open(`folder\file`, smb2.WriteOwner, intent)
+	if st := c.setSecurity(id, fscc.OWNER_SECURITY_INFORMATION, marshal(t, &fscc.SecurityDescriptor{Owner: fscc.SIDGuests})); st != 0 {
+		t.Errorf("owner set by who may restore: %v", st)
+	}
+}

@@ -69,9 +69,7 @@ func (r *request) maximalAccess(ctx context.Context, f fs.File, path string, wan
 	if err != nil {
 		return 0, err
 	}
-	if want&fscc.ACCESS_SYSTEM_SECURITY != 0 && r.session.token.Privileges&fscc.SeSecurityPrivilege != 0 {
-		m |= fscc.ACCESS_SYSTEM_SECURITY
-	}
+	m |= want & privilegedRights(&r.session.token)
 	missing := want &^ m
 	if all {
 		missing |= fromParent &^ m
@@ -93,6 +91,37 @@ func (r *request) maximalAccess(ctx context.Context, f fs.File, path string, wan
 		m |= fscc.FILE_READ_ATTRIBUTES
 	}
 	return m, err
+}
+
+// privilegedRights are those a privilege gives, whatever a descriptor says, where
+// they are asked for by name (MS-DTYP 2.5.3.2).
+func privilegedRights(t *fscc.Token) (m fscc.AccessMask) {
+	if t.Privileges&fscc.SeSecurityPrivilege != 0 {
+		m |= fscc.ACCESS_SYSTEM_SECURITY
+	}
+	if t.Privileges&fscc.SeTakeOwnershipPrivilege != 0 {
+		m |= fscc.WRITE_OWNER
+	}
+	return m
+}
+
+// backupRights are those that privileges to back up and to restore give an open
+// which says that it is for that (MS-FSA 2.1.5.1 phase 4).
+func (c *creation) backupRights() (m fscc.AccessMask) {
+	if c.req.CreateOptions&smb2.FileOpenForBackupIntent == 0 {
+		return 0
+	}
+	has := c.r.session.token.Privileges
+	switch c.req.CreateDisposition {
+	case smb2.FileOpen, smb2.FileOpenIf, smb2.FileOverwriteIf:
+		if has&fscc.SeBackupPrivilege != 0 {
+			m |= fscc.FILE_GENERIC_READ | fscc.FILE_TRAVERSE | fscc.ACCESS_SYSTEM_SECURITY
+		}
+	}
+	if has&fscc.SeRestorePrivilege != 0 {
+		m |= fscc.FILE_GENERIC_WRITE | fscc.WRITE_DAC | fscc.WRITE_OWNER | fscc.DELETE | fscc.ACCESS_SYSTEM_SECURITY
+	}
+	return m
 }
 
 // newSecurity is the descriptor of what is created in parent (MS-DTYP 2.5.3.4),
@@ -149,5 +178,12 @@ func (o *open) setSecurity(ctx context.Context, info fscc.SecurityInformation, r
 	if err != nil {
 		return err
 	}
-	return o.file.SetSecurityDescriptor(ctx, stored)
+	if err := o.file.SetSecurityDescriptor(ctx, stored); err != nil || o.dir {
+		return err
+	}
+	now, err := o.file.Stat(ctx)
+	if err != nil || now.Attributes&fscc.FILE_ATTRIBUTE_ARCHIVE != 0 {
+		return err
+	}
+	return o.file.SetAttributes(ctx, now.Attributes|fscc.FILE_ATTRIBUTE_ARCHIVE) // MS-FSA 2.1.5.17
 }

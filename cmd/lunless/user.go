@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,9 +33,16 @@ func userAdd(data *string) *cobra.Command {
 	c := &cobra.Command{Use: "add NAME", Short: "Make an account", Args: takes(1),
 		Example: "  LUNLESS_PASSWORD=… lunless user add hv --data /var/lib/lunless"}
 	admin := c.Flags().Bool("admin", false, "put the account into the Administrators group")
+	groups := c.Flags().StringSlice("group", nil, "put the account into this group: Administrators, \"Backup Operators\" (may read and write every file to back up and restore)")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		store, err := accounts.Open(*data)
 		if err != nil {
+			return err
+		}
+		if *admin {
+			*groups = append(*groups, "Administrators")
+		}
+		if err := checkGroups(store, *groups); err != nil {
 			return err
 		}
 		password, err := newPassword()
@@ -43,12 +52,28 @@ func userAdd(data *string) *cobra.Command {
 		if err := store.AddUser(args[0], password); err != nil {
 			return err
 		}
-		if *admin {
-			return store.AddMember("Administrators", args[0])
+		for _, g := range *groups {
+			if err := store.AddMember(g, args[0]); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
 	return c
+}
+
+// checkGroups refuses groups there are none of, before anything is changed.
+func checkGroups(store *accounts.Store, want []string) error {
+	have, err := store.Groups()
+	if err != nil {
+		return err
+	}
+	for _, name := range want {
+		if !slices.ContainsFunc(have, func(g accounts.Group) bool { return strings.EqualFold(g.Name, name) }) {
+			return fmt.Errorf("group %q: %w (there are Administrators, Users and Backup Operators)", name, accounts.ErrNoGroup)
+		}
+	}
+	return nil
 }
 
 func userPassword(data *string) *cobra.Command {

@@ -148,11 +148,27 @@ func (g *groupJSON) UnmarshalJSON(b []byte) (err error) {
 func newFile(machine fscc.SID) *fileJSON {
 	return &fileJSON{
 		Version: fileVersion, MachineSID: machine, NextRID: firstRID,
-		Users: []userJSON{},
-		Groups: []groupJSON{
-			{SID: fscc.SIDAdministrators, Name: "Administrators", Members: []fscc.SID{}},
-			{SID: fscc.SIDUsers, Name: "Users", Members: []fscc.SID{}},
-		},
+		Users:  []userJSON{},
+		Groups: builtinGroups(),
+	}
+}
+
+// builtinGroups are those every machine has, without members.
+func builtinGroups() []groupJSON {
+	return []groupJSON{
+		{SID: fscc.SIDAdministrators, Name: "Administrators", Members: []fscc.SID{}},
+		{SID: fscc.SIDUsers, Name: "Users", Members: []fscc.SID{}},
+		{SID: fscc.SIDBackupOperators, Name: "Backup Operators", Members: []fscc.SID{}},
+	}
+}
+
+// addBuiltins gives a file that an older version wrote the groups it lacks.
+func (f *fileJSON) addBuiltins() {
+	for _, b := range builtinGroups() {
+		if !slices.ContainsFunc(f.Groups, func(g groupJSON) bool { return g.SID == b.SID }) && f.group(b.Name) < 0 && f.user(b.Name) < 0 {
+			b.extra = extraFields{}
+			f.Groups = append(f.Groups, b)
+		}
 	}
 }
 
@@ -174,6 +190,7 @@ func decodeFile(b []byte) (*fileJSON, error) {
 	if err := f.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	f.addBuiltins()
 	return f, nil
 }
 

@@ -28,8 +28,8 @@ func (d *SecurityDescriptor) AccessCheck(t *Token, desired AccessMask) (granted 
 		}
 		granted |= ACCESS_SYSTEM_SECURITY
 	}
-	if t.Privileges&SeTakeOwnershipPrivilege != 0 && (maximum || want&WRITE_OWNER != 0) {
-		granted |= WRITE_OWNER
+	if t.Privileges&SeTakeOwnershipPrivilege != 0 {
+		granted |= want & WRITE_OWNER // where it is asked for by name; it is no part of a maximum
 	}
 	allowed := d.allowed(t)
 	if maximum {
