@@ -1,6 +1,7 @@
 package shares
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"strings"
 	"sync"
@@ -252,6 +253,59 @@ func TestLogoffWaitsForOtherChannels(t *testing.T) {
 		t.Fatal(r.hdr.Status)
 	}
 	other.wantOpen("disk", smb2.GenericWrite, 0, smb2.StatusSuccess)
+}
+
+// TestChannelSequenceOnTheWire has an older write turned away once the client has
+// raised its channel sequence, and a replay while the older is still under way
+// (MS-SMB2 3.3.5.2.10).
+func TestChannelSequenceOnTheWire(t *testing.T) {
+	gated := &gatedFS{gate: make(chan struct{}), entered: make(chan struct{}, 4)}
+	srv := startServer(t, func(cfg *Config) {
+		gated.FS = cfg.Shares[0].FS
+		cfg.Shares[0].FS = gated
+	})
+	var once sync.Once
+	open := func() { once.Do(func() { close(gated.gate) }) }
+	t.Cleanup(open)
+	for _, d := range []smb2.Dialect{smb2.Dialect300, smb2.Dialect311} {
+		first := loginMulti(t, srv.addr, d)
+		second := dialMulti(t, srv.addr, d)
+		first.existing(d.String(), 0, 0)
+		id := first.create(d.String())
+		if st := second.bind(first, bindOptions{}); st != smb2.StatusSuccess {
+			t.Fatal(st)
+		}
+		send := func(c *rawClient, seq uint16, replay bool, data string) {
+			msg := c.build(smb2.CommandWrite, &smb2.WriteRequest{FileID: id, Length: uint32(len(data))}, []byte(data))
+			binary.LittleEndian.PutUint16(msg[8:], seq)
+			if replay {
+				flags := binary.LittleEndian.Uint32(msg[16:])
+				binary.LittleEndian.PutUint32(msg[16:], flags|uint32(smb2.FlagReplayOperation))
+			}
+			c.send(msg)
+		}
+		want := func(c *rawClient, st smb2.Status) {
+			t.Helper()
+			if r := c.receive()[0]; r.hdr.Status != st {
+				t.Errorf("%v: %v, want %v", d, r.hdr.Status, st)
+			}
+		}
+		if d == smb2.Dialect300 { // the gate is closed but for the first time
+			send(first, 0, false, strings.Repeat("x", 256<<10))
+			<-gated.entered
+			send(second, 1, true, "new")
+			want(second, smb2.StatusFileNotAvailable)
+			open()
+			want(first, smb2.StatusSuccess)
+		}
+		send(second, 1, true, "new")
+		want(second, smb2.StatusSuccess)
+		send(first, 0, false, "old")
+		want(first, smb2.StatusFileNotAvailable)
+		if got, st := first.read(id, 3); got != "new" { // with the older sequence: only changes fail
+			t.Errorf("read %q, %v", got, st)
+		}
+	}
 }
 
 // TestSessionExpiry holds MS-SMB2 3.3.5.2.9: of a session that has expired only
