@@ -308,6 +308,28 @@ func TestChannelSequenceOnTheWire(t *testing.T) {
 	}
 }
 
+// TestIgnoredChannelSequenceIsSeen shows that the test above would notice.
+func TestIgnoredChannelSequenceIsSeen(t *testing.T) {
+	name := "channel-sequence-ignored"
+	fault.Store(&name)
+	defer fault.Store(nil)
+	srv := startServer(t, nil)
+	c := loginMulti(t, srv.addr, smb2.Dialect311)
+	id := c.create("disk")
+	for _, w := range []struct {
+		seq  uint16
+		data string
+	}{{1, "new"}, {0, "old"}} {
+		msg := c.build(smb2.CommandWrite, &smb2.WriteRequest{FileID: id, Length: 3}, []byte(w.data))
+		binary.LittleEndian.PutUint16(msg[8:], w.seq)
+		c.send(msg)
+		wantStatus(t, c.receive()[0], smb2.StatusSuccess)
+	}
+	if got, st := c.read(id, 3); got != "old" {
+		t.Errorf("read %q, %v: the fault does nothing", got, st)
+	}
+}
+
 // TestSessionExpiry holds MS-SMB2 3.3.5.2.9: of a session that has expired only
 // CLOSE, LOCK and LOGOFF are answered, until it has been authenticated again.
 func TestSessionExpiry(t *testing.T) {

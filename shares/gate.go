@@ -123,7 +123,7 @@ func (r *request) enterOpen() error {
 	changes := false
 	switch r.hdr.Command {
 	case smb2.CommandWrite, smb2.CommandSetInfo, smb2.CommandIoctl:
-		changes = true
+		changes = !sabotaged("channel-sequence-ignored")
 	}
 	if err := r.open.busy.enter(r.sequence(), replay, changes); err != nil {
 		return err
