@@ -42,8 +42,8 @@ func clones(dst, src int, data []byte) bool {
 }
 
 // tracksUnwritten says whether room that was reserved is known not to have been
-// written, by the block: it reads as zeroes and is no data, before written data
-// and behind.
+// written, by the block: it is no data, before written data and behind, and reads
+// as zeroes. (What has been read may pass for data from then on.)
 func tracksUnwritten(fd int) bool {
 	if unix.Fallocate(fd, 0, 0, 3*probeBlock) != nil {
 		return false
@@ -51,16 +51,16 @@ func tracksUnwritten(fd int) bool {
 	if _, err := unix.Pwrite(fd, []byte{1}, probeBlock); err != nil {
 		return false
 	}
-	var got [1]byte
-	if n, err := unix.Pread(fd, got[:], 0); n != 1 || err != nil || got[0] != 0 {
-		return false
-	}
 	data, err := unix.Seek(fd, 0, unix.SEEK_DATA)
 	if err != nil || data != probeBlock {
 		return false
 	}
-	hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
-	return err == nil && hole <= 2*probeBlock
+	if hole, err := unix.Seek(fd, data, unix.SEEK_HOLE); err != nil || hole > 2*probeBlock {
+		return false
+	}
+	var got [1]byte
+	n, err := unix.Pread(fd, got[:], 0)
+	return n == 1 && err == nil && got[0] == 0
 }
 
 // punches says whether a hole can be made in data, and reads as zeroes.
