@@ -41,7 +41,7 @@ func (r *Record) grant(q *OpenRequest) {
 }
 
 // grantLease is the state of the lease of the new open, which is held now. It
-// never shrinks, and grows only if all it is goes on.
+// never shrinks, and grows only to what contains it.
 func (r *Record) grantLease(q *OpenRequest, held Caching) Caching {
 	want := q.Want
 	if q.Dir {
@@ -54,8 +54,12 @@ func (r *Record) grantLease(q *OpenRequest, held Caching) Caching {
 	if want == held || held&^want != 0 {
 		return held
 	}
-	for _, less := range []Caching{0, CacheWrite, CacheWrite | CacheHandle} {
-		if try := want.without(less); try != 0 && held&^try == 0 && r.leaseFits(q, try) {
+	less := []Caching{0, CacheWrite, CacheWrite | CacheHandle}
+	if held != 0 {
+		less = less[:1] // a promotion is granted as a whole (smb2.lease.upgrade3)
+	}
+	for _, l := range less {
+		if try := want.without(l); try != 0 && r.leaseFits(q, try) {
 			return try
 		}
 	}

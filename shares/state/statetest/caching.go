@@ -164,8 +164,12 @@ func (m *Model) grantLease(o *Open) {
 	if l.Breaking || !contains(o.Want, l.State) {
 		return
 	}
-	for _, state := range less[o.Want] {
-		if state != l.State && contains(state, l.State) && m.leaseFits(o, state) {
+	states := less[o.Want]
+	if l.State != "" && len(states) > 0 {
+		states = states[:1] // all or nothing
+	}
+	for _, state := range states {
+		if m.leaseFits(o, state) {
 			l.State = state
 			return
 		}
