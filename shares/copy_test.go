@@ -104,7 +104,7 @@ func TestControlCodes(t *testing.T) {
 		{"DFS referral of a file", file, smb2.FsctlDFSGetReferrals, nil, 1024, smb2.StatusInvalidParameter},
 		{"interfaces", none, smb2.FsctlQueryNetworkInterfaceInfo, nil, 1024, smb2.StatusNotSupported},
 		{"no open", none, fscc.FSCTL_GET_COMPRESSION, nil, 2, smb2.StatusFileClosed},
-		{"resiliency", file, smb2.FsctlLMRRequestResiliency, &smb2.NetworkResiliencyRequest{}, 0, smb2.StatusInvalidDeviceRequest},
+		{"resiliency of another time", file, smb2.FsctlLMRRequestResiliency, &smb2.NetworkResiliencyRequest{Timeout: 1 << 31}, 0, smb2.StatusInvalidParameter},
 		{"oplock", file, 0x00090000, nil, 0, smb2.StatusNotSupported},
 		{"unknown", file, 0x00097FFC, nil, 0, smb2.StatusNotSupported},
 		{"reparse point", file, fscc.FSCTL_GET_REPARSE_POINT, nil, 1024, smb2.StatusInvalidDeviceRequest},

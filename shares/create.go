@@ -18,7 +18,9 @@ func handleCreate(ctx context.Context, r *request) error {
 	if err := c.req.Decode(r.msg); err != nil {
 		return err
 	}
-	if c.req.ImpersonationLevel > smb2.ImpersonationDelegate {
+	_, v1 := smb2.FindCreateContext(c.req.Contexts, smb2.CreateContextDurableReconnect)
+	_, v2 := smb2.FindCreateContext(c.req.Contexts, smb2.CreateContextDurableReconnectV2)
+	if c.req.ImpersonationLevel > smb2.ImpersonationDelegate && !v1 && !v2 { // who reclaims says little that counts
 		return smb2.StatusBadImpersonationLevel
 	}
 	if r.tree.ipc {
@@ -46,7 +48,8 @@ func (c *creation) attempt(ctx context.Context, _ bool) error {
 		return &nameError{c.req.Name, fmt.Errorf("create %q, access %#x, disposition %d, options %#x: %w", c.req.Name,
 			uint32(c.req.DesiredAccess), c.req.CreateDisposition, uint32(c.req.CreateOptions), err)}
 	}
-	if !c.attached {
+	if !c.attached && !c.reclaimed {
+		o.action = c.action
 		c.reportCreate(ctx, o)
 	}
 	m, err := c.response(ctx, o)
@@ -83,6 +86,7 @@ type creation struct {
 	caching   grantedCaching
 	made      bool // an earlier attempt has created the file, and had to wait then
 	takeOver  bool // the user may read the file
+	racing    bool // the same CREATE is being worked on already
 	reclaimed bool // the open is an old one
 	attached  bool // the open was in the session before: the request is a replay
 }
@@ -265,6 +269,9 @@ func (c *creation) openFile(ctx context.Context) (fs.File, error) {
 func (c *creation) newOpen(f fs.File) *open {
 	srv, t := c.r.conn.srv, c.r.tree
 	id := srv.ids.next()
+	for srv.table.find(state.OpenID(id)) != nil { // of an earlier run of the server
+		id = srv.ids.next()
+	}
 	o := &open{
 		id: smb2.FileID{Persistent: id, Volatile: id}, tree: t, session: c.r.session,
 		handle: &handle{
@@ -279,6 +286,9 @@ func (c *creation) newOpen(f fs.File) *open {
 	}
 	if c.wantsLease(o.dir) {
 		o.hasLease, o.lease = true, leaseKey(c.r.conn.neg.clientGUID, c.ctxs.lease.LeaseKey)
+		if l := c.ctxs.lease; l.Flags&smb2.LeaseFlagParentLeaseKeySet != 0 {
+			o.parent = parentLease{true, leaseKey(c.r.conn.neg.clientGUID, l.ParentLeaseKey)}
+		}
 	}
 	o.mode.Store(uint32(c.req.CreateOptions) & modeOptions)
 	return o
@@ -312,6 +322,7 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 	}
 	c.caching = grantedCaching{open: fx.Open, lease: fx.Lease}
 	o.outlives.Store(fx.Open.Handle.Kind != state.NotDurable)
+	o.persistent = fx.Open.Handle.Kind == state.Persistent
 	o.replayable.Store(fx.Open.Handle.Replayable)
 	o.token = o.store.Token(o.fileID)
 	if _, err := o.file.Name(); err != nil {

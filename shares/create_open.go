@@ -49,6 +49,9 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 		}
 	}
 	o = c.newOpen(f)
+	if err := c.race(ctx, o, transient); err != nil {
+		return nil, err
+	}
 	if err := c.share(ctx, o, transient); err != nil {
 		return nil, err
 	}
@@ -153,6 +156,11 @@ func (c *creation) checkAccess(ctx context.Context, f fs.File, info *fs.Info, tr
 	m |= c.backupRights()
 	if want&^m != 0 {
 		return smb2.StatusAccessDenied
+	}
+	if c.ctxs.app != nil {
+		// Who takes over from an older instance must be able to read (MS-SMB2 3.3.5.9.13).
+		const read = fscc.FILE_READ_DATA | fscc.FILE_READ_EA | fscc.FILE_READ_ATTRIBUTES | fscc.READ_CONTROL | fscc.SYNCHRONIZE
+		c.takeOver = m&read == read
 	}
 	c.granted = c.desired
 	if c.maximum {

@@ -46,9 +46,26 @@ func (o *open) detach(ctx context.Context, why error) {
 
 // unparkAndClose closes an open that has no session, once.
 func (o *open) unparkAndClose(ctx context.Context, srv *Server, why error) {
-	if o.parked.CompareAndSwap(true, false) {
-		srv.opens.Add(-1)
-		o.close(ctx, why)
+	if !o.parked.CompareAndSwap(true, false) {
+		return
+	}
+	srv.opens.Add(-1)
+	if o.persistent && errors.Is(why, errServerStops) {
+		o.leave()
+		return
+	}
+	o.close(ctx, why)
+}
+
+// leave lets go of a persistent open that the next server will have again: its
+// record stays.
+func (o *open) leave() {
+	if o.closed.Swap(true) {
+		return
+	}
+	o.table.remove(o)
+	if err := o.file.Close(); err != nil {
+		o.share.srv.log.Warn("close failed", "reason", errServerStops, "err", err)
 	}
 }
 

@@ -32,9 +32,9 @@ var controlsOfFile = map[smb2.CtlCode]control{
 	smb2.FsctlSrvCopychunk:          copyChunks,
 	smb2.FsctlSrvCopychunkWrite:     copyChunks,
 	smb2.FsctlSrvEnumerateSnapshots: enumerateSnapshots,
+	smb2.FsctlLMRRequestResiliency:  requestResiliency,
 	smb2.FsctlSrvReadHash:           refuse(smb2.StatusNotSupported), // no BranchCache (MS-SMB2 3.3.5.15.7)
-	smb2.FsctlLMRRequestResiliency:  notHere,
-	smb2.FsctlPipePeek:              notHere, // of files (MS-SMB2 notes 385, 389)
+	smb2.FsctlPipePeek:              notHere,                         // of files (MS-SMB2 notes 385, 389)
 	smb2.FsctlPipeTransceive:        notHere,
 
 	fscc.FSCTL_SET_SPARSE:             setSparse,

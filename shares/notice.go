@@ -3,6 +3,7 @@ package shares
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,7 @@ func (srv *Server) sendNotice(client smb2.GUID, m body, seal bool, done func(err
 		for _, s := range srv.sessionsOf(client) {
 			list = append(list, s.targets(seal)...)
 		}
+		slices.SortStableFunc(list, func(a, b target) int { return a.conn.opened.Compare(b.conn.opened) })
 		done(deliver(list, 0, m))
 	}()
 }

@@ -43,6 +43,9 @@ func (c *creation) reportCreate(ctx context.Context, o *open) {
 	if o.dir && c.req.CreateOptions&smb2.FileDeleteOnClose != 0 {
 		o.watch.doom()
 	}
+	if c.action != smb2.FileOpened {
+		o.folderChanged(ctx, c.path)
+	}
 	if c.action == smb2.FileOpened || !s.watched() {
 		return
 	}
@@ -69,6 +72,9 @@ func (c *creation) reportCreate(ctx context.Context, o *open) {
 // data and size are reported as the stream's, all else as the file's.
 func (o *open) modified(ctx context.Context, filter smb2.CompletionFilter) {
 	s := o.share
+	if filter != 0 {
+		o.ownFolderChanged(ctx)
+	}
 	if filter == 0 || !s.watched() {
 		return
 	}
@@ -134,7 +140,7 @@ func (o *open) reportWrites(ctx context.Context) {
 // it returns does, once it has gone.
 func (o *open) removing(f fs.File) (gone func(ctx context.Context)) {
 	s := o.share
-	if !s.watched() {
+	if !s.watched() && !o.foldersCached() {
 		return func(context.Context) {}
 	}
 	path, err := f.Name()
@@ -149,7 +155,10 @@ func (o *open) removing(f fs.File) (gone func(ctx context.Context)) {
 		}
 		c = change{path + ":" + name, fscc.FILE_ACTION_REMOVED_STREAM, smb2.NotifyChangeStreamName}
 	}
-	return func(ctx context.Context) { s.report(ctx, c) }
+	return func(ctx context.Context) {
+		o.folderChanged(ctx, path)
+		s.report(ctx, c)
+	}
 }
 
 // reportRename reports a rename (MS-FSA 2.1.5.15.12). replaced says that another file had
@@ -159,6 +168,10 @@ func (o *open) reportRename(ctx context.Context, from, to string, replaced bool)
 	oldFolder, _ := splitPath(from, '/')
 	newFolder, _ := splitPath(to, '/')
 	moved := oldFolder != newFolder
+	o.folderChanged(ctx, to)
+	if moved {
+		o.folderChanged(ctx, from)
+	}
 	gone := change{from, fscc.FILE_ACTION_RENAMED_OLD_NAME, filter}
 	come := change{to, fscc.FILE_ACTION_RENAMED_NEW_NAME, filter}
 	if moved || replaced {
@@ -175,6 +188,7 @@ func (o *open) reportRename(ctx context.Context, from, to string, replaced bool)
 
 // reportLink reports a new link (MS-FSA 2.1.5.15.7).
 func (o *open) reportLink(ctx context.Context, to string, replaced bool) {
+	o.folderChanged(ctx, to)
 	c := change{to, fscc.FILE_ACTION_ADDED, smb2.NotifyChangeFileName}
 	if replaced {
 		c.action, c.filter = fscc.FILE_ACTION_MODIFIED, notifyReplaced

@@ -60,8 +60,10 @@ type handle struct {
 	create   createKey // what its CREATE can be recognised by
 	hasLease bool
 	lease    state.LeaseKey
+	parent   parentLease
 
 	outlives   atomic.Bool // its connection, if nothing changes
+	persistent bool        // it outlives the server
 	parked     atomic.Bool // without a session
 	replayable atomic.Bool // Open.IsReplayEligible
 	action     smb2.CreateAction
@@ -130,6 +132,13 @@ func (o *open) breakOthers(ctx context.Context, by func(state.OpenID, state.Tick
 	return err
 }
 
+// breakHandles is breakOthers for what takes handle caching: renames, deletes and
+// the like.
+func (o *open) breakHandles(ctx context.Context, by func(state.OpenID, state.Ticket) state.Change) error {
+	_, err := commit(ctx, o.store, o.fileID, func(t state.Ticket) state.Change { return by(o.stateID(), t) })
+	return err
+}
+
 // close ends the open once, whoever calls: CLOSE, tree disconnect, logoff, the
 // connection's end (MS-SMB2 3.3.4.17, MS-FSA 2.1.5.5). It is not for the
 // session's table, which the caller has taken the open from. why is for the log.
@@ -149,8 +158,9 @@ func (o *open) close(ctx context.Context, why error) error {
 	o.watch.close()
 	o.reportWrites(ctx)
 	file, err := o.release(ctx)
+	o.table.remove(o)
 	if err != nil {
-		o.session.log.Warn("close failed", "file", file, "reason", why, "err", err)
+		o.share.srv.log.Warn("close failed", "file", file, "reason", why, "err", err)
 	}
 	return err
 }
@@ -178,7 +188,6 @@ func (o *open) release(ctx context.Context) (string, error) {
 		err = o.file.Close()
 	}
 	fx, uerr := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), full))
-	o.table.remove(o)
 	switch {
 	case uerr != nil:
 	case fx.Delete && drained: // marked between the two, by an open that has gone since

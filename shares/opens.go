@@ -2,6 +2,7 @@ package shares
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"lunless/shares/fs"
 	"lunless/shares/state"
@@ -11,10 +12,11 @@ import (
 // openTable is every open of files and folders of the server, whichever session
 // has it, or none (MS-SMB2 3.3.1.5 GlobalOpenTable, GlobalLeaseTableList).
 type openTable struct {
-	mu     sync.Mutex // innermost
-	byID   map[state.OpenID]*open
-	guids  map[createKey]*open
-	leases map[state.LeaseKey]*leaseFile
+	mu      sync.Mutex // innermost
+	byID    map[state.OpenID]*open
+	guids   map[createKey]*open
+	leases  map[state.LeaseKey]*leaseFile
+	folders atomic.Int64 // opens of folders that have a lease
 	// creating are the CREATEs that have not been answered yet.
 	creating map[createKey]struct{}
 }
@@ -80,6 +82,9 @@ func (t *openTable) add(o *open) {
 		t.guids[k] = o
 	}
 	if l := t.leases[o.lease]; o.hasLease && l != nil {
+		if _, there := l.opens[o.stateID()]; !there && o.dir {
+			t.folders.Add(1)
+		}
 		l.opens[o.stateID()] = struct{}{}
 	}
 }
@@ -100,6 +105,9 @@ func (t *openTable) remove(o *open) {
 	if o.hasLease {
 		if l := t.leases[o.lease]; l != nil {
 			delete(l.opens, id)
+		}
+		if o.dir {
+			t.folders.Add(-1)
 		}
 		t.dropLease(o.lease)
 	}

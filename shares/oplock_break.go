@@ -28,6 +28,8 @@ func handleOplockBreak(ctx context.Context, r *request) error {
 	}
 	fx, err := o.store.Update(ctx, o.fileID, state.AckOplock(o.stateID(), level))
 	switch {
+	case errors.Is(err, state.ErrNotBreaking) && ack.OplockLevel != smb2.OplockNone:
+		return smb2.StatusInvalidOplockProtocol // nothing is left to keep, as Windows says
 	case errors.Is(err, state.ErrNotBreaking):
 		return smb2.StatusInvalidDeviceState
 	case err != nil && ack.OplockLevel == smb2.OplockLease:

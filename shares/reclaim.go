@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"lunless/shares/state"
+	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
 
@@ -22,12 +23,28 @@ func (c *creation) begin() (done func(), err error) {
 	table := &c.r.conn.srv.table
 	k := createKey{c.r.conn.neg.clientGUID, d.CreateGUID}
 	if !table.beginCreate(k) {
-		if c.r.hdr.Flags&smb2.FlagReplayOperation != 0 {
-			return none, smb2.StatusFileNotAvailable // the first of them is still at work
+		if c.r.hdr.Flags&smb2.FlagReplayOperation == 0 {
+			return none, statusDuplicateObjectID
 		}
-		return none, statusDuplicateObjectID
+		c.racing = true
+		return none, nil
 	}
 	return func() { table.endCreate(k) }, nil
+}
+
+// race decides about a CREATE that is sent again while the first is waiting for
+// others. As with Windows, one that waits for caching alone has an open without an
+// owner yet, which nobody may have; one that waits because sharing keeps it out has
+// none, and this one waits beside it.
+func (c *creation) race(ctx context.Context, o *open, transient fscc.AccessMask) error {
+	if !c.racing {
+		return nil
+	}
+	_, err := o.store.Update(ctx, o.fileID, state.CanOpen(uint32(o.access)|uint32(transient), uint32(c.req.ShareAccess)))
+	if err == nil {
+		return smb2.StatusAccessDenied
+	}
+	return nil
 }
 
 // replay looks for the open that the same CREATE has made before, if its response

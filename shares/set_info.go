@@ -24,6 +24,13 @@ func handleSetInfo(ctx context.Context, r *request) error {
 	if o.pipe != nil {
 		return r.setPipeInfo(&req)
 	}
+	return r.waiting(ctx, func(ctx context.Context, _ bool) error { return r.setInfo(ctx, &req) }, func() {})
+}
+
+// setInfo does what SET_INFO says. It returns a *mustWait, with nothing done, as
+// long as others have to give up what they cache first.
+func (r *request) setInfo(ctx context.Context, req *smb2.SetInfoRequest) error {
+	o := r.open
 	var err error
 	switch req.InfoType {
 	case smb2.InfoFile:
@@ -206,6 +213,11 @@ func (o *open) setDelete(ctx context.Context, pending, evenReadOnly bool) error 
 			}
 		}
 	}
+	if pending {
+		if err := o.breakHandles(ctx, state.BreakForDelete); err != nil {
+			return err
+		}
+	}
 	_, err := o.store.Update(ctx, o.fileID, state.SetDeletePending(o.stateID(), pending))
 	if err == nil && pending && o.dir {
 		o.watch.doom()
@@ -248,6 +260,9 @@ func (o *open) resize(ctx context.Context, size int64) error {
 	if o.dir {
 		return smb2.StatusInvalidParameter
 	}
+	if err := o.breakOthers(ctx, state.BreakForSize); err != nil {
+		return err
+	}
 	info, err := o.file.Stat(ctx)
 	if err != nil {
 		return err
@@ -272,6 +287,9 @@ func (o *open) setAllocation(ctx context.Context, b []byte) error {
 	}
 	if o.dir {
 		return smb2.StatusInvalidParameter
+	}
+	if err := o.breakOthers(ctx, state.BreakForSize); err != nil {
+		return err
 	}
 	info, err := o.file.Stat(ctx)
 	if err != nil {

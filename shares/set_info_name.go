@@ -83,6 +83,9 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	if err := n.checkTarget(ctx); err != nil {
 		return err
 	}
+	if err := o.breakHandles(ctx, state.BreakForRename); err != nil {
+		return err
+	}
 	if err := r.tree.fs.Rename(ctx, file, n.target, n.replace); err != nil {
 		return err
 	}
@@ -127,6 +130,9 @@ func (r *request) link(ctx context.Context, b []byte) error {
 		return err
 	}
 	if err := n.checkTarget(ctx); err != nil {
+		return err
+	}
+	if err := o.breakHandles(ctx, state.BreakForRename); err != nil {
 		return err
 	}
 	if err := r.tree.fs.Link(ctx, o.file, n.target, n.replace); err != nil {
@@ -189,6 +195,10 @@ func (n *renaming) checkTarget(ctx context.Context) error {
 	if info.Dir || info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0 {
 		return smb2.StatusAccessDenied
 	}
+	_, err = commit(ctx, r.conn.srv.store, f.ID(), func(t state.Ticket) state.Change { return state.BreakForRename(0, t) })
+	if err != nil {
+		return err
+	}
 	if _, err := r.conn.srv.store.Update(ctx, f.ID(), state.Replaceable(r.tree.share.link(name))); err != nil {
 		return err
 	}
@@ -199,17 +209,36 @@ func (n *renaming) checkTarget(ctx context.Context) error {
 	return err
 }
 
-// noOpensBelow refuses to move a folder while anything in it is open (MS-FSA 2.1.4.2).
+// noOpensBelow refuses to move a folder while anything in it is open, by those who
+// do not close it when they are asked to give up caching it (MS-FSA 2.1.5.15.12).
 func (r *request) noOpensBelow(ctx context.Context, link string) error {
-	found := false
-	err := r.conn.srv.store.Walk(ctx, func(_ fs.FileID, rec state.Record) bool {
-		for i := range rec.Opens {
-			found = found || strings.HasPrefix(rec.Opens[i].Link, link+"/")
+	below, err := r.opensBelow(ctx, link)
+	if err != nil || len(below) == 0 {
+		return err
+	}
+	store := r.conn.srv.store
+	for _, id := range below {
+		_, err := commit(ctx, store, id, func(t state.Ticket) state.Change { return state.BreakForRename(0, t) })
+		if err != nil {
+			return err
 		}
-		return !found
-	})
-	if found {
-		return smb2.StatusAccessDenied
+	}
+	if below, err = r.opensBelow(ctx, link); err == nil && len(below) > 0 {
+		err = smb2.StatusAccessDenied
 	}
 	return err
+}
+
+// opensBelow are files in a folder that are open, not more than make sense to wait for.
+func (r *request) opensBelow(ctx context.Context, link string) (list []fs.FileID, err error) {
+	err = r.conn.srv.store.Walk(ctx, func(id fs.FileID, rec state.Record) bool {
+		for i := range rec.Opens {
+			if strings.HasPrefix(rec.Opens[i].Link, link+"/") {
+				list = append(list, id)
+				break
+			}
+		}
+		return len(list) < 64
+	})
+	return list, err
 }

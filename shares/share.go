@@ -114,6 +114,7 @@ func (s *share) close(ctx context.Context) {
 	for _, t := range list {
 		t.end(ctx, errShareGone)
 	}
+	s.srv.closeParked(ctx, errShareGone, func(o *open) bool { return o.share == s })
 }
 
 // shareKey is the name under which a share is looked up.
@@ -149,12 +150,14 @@ func (srv *Server) AddShare(s Share) error {
 	if err := srv.keepState(&s); err != nil {
 		return err
 	}
+	n := srv.newShare(s)
+	srv.restoreOpens(context.Background(), n)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.shares[shareKey(s.Name)] != nil {
 		return fmt.Errorf("share %q: %w", s.Name, ErrShareExists)
 	}
-	srv.shares[shareKey(s.Name)] = srv.newShare(s)
+	srv.shares[shareKey(s.Name)] = n
 	return nil
 }
 
@@ -196,6 +199,9 @@ func (srv *Server) SetShares(ctx context.Context, list []Share) error {
 			return fmt.Errorf("share %q: %w", s.Name, ErrShareExists)
 		}
 		next[shareKey(s.Name)] = srv.newShare(s)
+	}
+	for _, n := range next {
+		srv.restoreOpens(ctx, n)
 	}
 	var ended []*share
 	srv.mu.Lock()

@@ -1,0 +1,123 @@
+package shares
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"lunless/shares/fs"
+	"lunless/shares/state"
+	"lunless/smbstore/fscc"
+	"lunless/smbstore/smb2"
+)
+
+// errOtherFile is why an open of an earlier run of the server is not restored.
+var errOtherFile = errors.New("the name leads to another file now")
+
+// restoreOpens opens again what clients had open of a share, with persistent
+// handles, when the server last stopped, in whichever way: their files are found by
+// their names and told by their FileIDs. They wait to be reclaimed. It is called
+// before the share is served.
+func (srv *Server) restoreOpens(ctx context.Context, s *share) {
+	if !s.ContinuouslyAvailable {
+		return
+	}
+	type lost struct {
+		id    fs.FileID
+		open  state.Open
+		lease state.Lease
+	}
+	var list []lost
+	srv.store.Walk(ctx, func(id fs.FileID, r state.Record) bool {
+		for _, o := range r.Opens {
+			h := &o.Handle
+			if h.Kind != state.Persistent || !h.Disconnected || shareKey(h.Share) != shareKey(s.Name) || srv.table.find(o.ID) != nil {
+				continue
+			}
+			l := lost{id: id, open: o}
+			for i := range r.Leases {
+				if o.HasLease && r.Leases[i].Key == o.Lease {
+					l.lease = r.Leases[i]
+				}
+			}
+			list = append(list, l)
+		}
+		return true
+	})
+	for i := range list {
+		l := &list[i]
+		if err := srv.restoreOpen(ctx, s, l.id, &l.open, &l.lease); err != nil {
+			srv.log.Error("persistent handle lost", "share", s.Name, "file", l.open.Link, "user", l.open.Handle.Owner, "err", err)
+			if fx, err := srv.store.Update(ctx, l.id, state.RemoveOpen(l.open.ID, true)); err == nil && fx.Delete {
+				srv.store.Update(ctx, l.id, state.Deleted(fx.Link))
+			}
+		}
+	}
+	if len(list) > 0 {
+		srv.log.Info("persistent handles kept for their clients", "share", s.Name, "handles", len(list))
+	}
+}
+
+func (srv *Server) restoreOpen(ctx context.Context, s *share, id fs.FileID, rec *state.Open, lease *state.Lease) error {
+	f, err := s.reopen(ctx, rec)
+	if err != nil {
+		return err
+	}
+	h := &rec.Handle
+	if f.ID() != id {
+		return errors.Join(fmt.Errorf("%w: %+v, not %+v", errOtherFile, f.ID(), id), f.Close())
+	}
+	o := &open{
+		id: smb2.FileID{Persistent: uint64(rec.ID), Volatile: uint64(rec.ID)},
+		handle: &handle{
+			access: smb2.AccessMask(rec.Access), options: smb2.CreateOptions(h.Options),
+			file: f, stream: fs.StreamOf(f), table: &srv.table, store: srv.store, fileID: id, dir: f.Dir(),
+			ca: true, share: s, create: createKey{h.ClientGUID, h.CreateGUID}, persistent: true,
+			hasLease: rec.HasLease, lease: rec.Lease, action: smb2.FileOpened,
+		},
+	}
+	if o.hasLease {
+		if lease.HasParent {
+			o.parent = parentLease{true, state.LeaseKey{Client: rec.Lease.Client, Key: lease.Parent}}
+		}
+		if !srv.table.holdLease(o.lease, id) {
+			return errors.Join(errors.New("its lease is another file's"), f.Close())
+		}
+	}
+	o.mode.Store(h.Options & modeOptions)
+	o.outlives.Store(true)
+	o.parked.Store(true)
+	o.replayable.Store(h.Replayable)
+	o.token = srv.store.Token(id)
+	srv.opens.Add(1)
+	srv.table.add(o)
+	srv.expireAt(o, h.Deadline)
+	return nil
+}
+
+// reopen opens the file of an open by the name it had last.
+func (s *share) reopen(ctx context.Context, rec *state.Open) (fs.File, error) {
+	access := fsAccess(fscc.AccessMask(rec.Access))
+	if rec.Link != streamLink {
+		path, ok := strings.CutPrefix(rec.Link, shareKey(s.Name)+"/")
+		if !ok {
+			return nil, fmt.Errorf("name %q: %w", rec.Link, fs.ErrNotExist)
+		}
+		return s.FS.Open(ctx, path, access)
+	}
+	name, err := parsePath(rec.Handle.Name) // a stream is known by the name it was opened by
+	if err != nil {
+		return nil, err
+	}
+	base, err := s.FS.Open(ctx, name.path, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	streams, err := streamsOf(base)
+	if err != nil {
+		return nil, err
+	}
+	return streams.OpenStream(ctx, name.stream, access)
+}
