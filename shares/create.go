@@ -102,9 +102,8 @@ const (
 	// accessReserved are bits no file has a right for (MS-FSA 2.1.5.1).
 	accessReserved = 0x0CE0FE00
 
-	// accessAlone are rights that ask for nothing by themselves: one is ignored
-	// (MS-SMB2 2.2.13.1.1), the other is no right of a share (3.3.5.9).
-	accessAlone = smb2.Synchronize | smb2.AccessSystemSecurity
+	// accessAlone asks for nothing by itself: it is no right of a share (MS-SMB2 3.3.5.9).
+	accessAlone = smb2.AccessSystemSecurity
 
 	// optionsDirectory may stand beside FILE_DIRECTORY_FILE (MS-FSA 2.1.5.1).
 	optionsDirectory = smb2.FileDirectoryFile | smb2.FileWriteThrough | smb2.FileOpenRemoteInstance |

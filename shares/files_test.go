@@ -166,7 +166,8 @@ func TestCreateRefused(t *testing.T) {
 		want smb2.Status
 	}{
 		{"no access", q{Name: "file", CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
-		{"SYNCHRONIZE alone", q{Name: "file", DesiredAccess: smb2.Synchronize, CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
+		{"SYNCHRONIZE alone (MS-SMB2 2.2.13.1.1, note 49)", q{Name: "file", DesiredAccess: smb2.Synchronize, CreateDisposition: smb2.FileOpen}, smb2.StatusSuccess},
+		{"ACCESS_SYSTEM_SECURITY alone", q{Name: "file", DesiredAccess: smb2.AccessSystemSecurity, CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
 		{"reserved rights", q{Name: "file", DesiredAccess: 0x00200001, CreateDisposition: smb2.FileOpen}, smb2.StatusAccessDenied},
 		{"disposition", q{Name: "file", DesiredAccess: 1, CreateDisposition: 6}, smb2.StatusInvalidParameter},
 		{"share access", q{Name: "file", DesiredAccess: 1, ShareAccess: 8, CreateDisposition: 1}, smb2.StatusInvalidParameter},

@@ -74,7 +74,7 @@ func AckOplock(id OpenID, level Caching) Change {
 		if i < 0 {
 			return r, Effects{}, ErrUnknownOpen
 		}
-		if !r.Opens[i].Oplock.Breaking {
+		if c := r.Opens[i].Oplock; !c.Breaking && !c.Told {
 			return r, Effects{}, ErrNotBreaking
 		}
 		var fx Effects
@@ -83,6 +83,8 @@ func AckOplock(id OpenID, level Caching) Change {
 		o.Handle.Replayable = false
 		c := &o.Oplock
 		switch {
+		case !c.Breaking: // a break to none of level II (MS-SMB2 3.3.4.6), which MS-FSA 2.1.5.19 has no acknowledgment of
+			level, fx.Err = 0, ErrOplockProtocol
 		case level == Batch, level == Exclusive && c.State == Exclusive:
 			level, fx.Err = 0, ErrOplockProtocol
 		case level == Exclusive:
@@ -90,9 +92,11 @@ func AckOplock(id OpenID, level Caching) Change {
 		case level&^c.Needed != 0:
 			level, fx.Err = 0, ErrNotAccepted
 		}
+		if c.Breaking {
+			r.retry(&fx)
+		}
 		*c = Cache{State: level, Serial: c.Serial}
 		fx.Open = *o
-		r.retry(&fx)
 		return r, fx, nil
 	}
 }

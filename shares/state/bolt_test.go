@@ -161,6 +161,7 @@ func TestEncodeKeepsEveryField(t *testing.T) {
 	h := &want.Opens[0]
 	want.Leases = []Lease{r.Leases[0]}
 	want.Leases[0].Unsent, h.Oplock.Unsent = false, false
+	want.Leases[0].Told, h.Oplock.Told = false, false
 	h.Closing, h.Handle.Replayable, h.Handle.Disconnected, h.Handle.Deadline = false, false, false, time.Time{}
 	kept := r.durable(&Record{})
 	key := encodeKey(file)

@@ -192,6 +192,7 @@ func (b *breaking) breakOplock(i int, lost Caching) bool {
 	}
 	if br, ok := o.Oplock.lower(lost); ok {
 		br.Open = o.ID
+		o.Oplock.Told = !br.AckRequired
 		b.tell(&o.Oplock, br, !o.Handle.Disconnected)
 	}
 	return o.Oplock.Breaking

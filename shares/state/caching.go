@@ -36,6 +36,7 @@ type Cache struct {
 	// had his way: BreakTo or less.
 	Needed Caching
 	Unsent bool   // the holder has not been told, because he is away
+	Told   bool   // of an oplock that has gone: its holder knows, and has nothing to acknowledge
 	Serial uint32 // counts breaks, to tell one from those before it
 }
 

@@ -256,7 +256,8 @@ func TestOplocks(t *testing.T) {
 		{"attributes do not break", []doing{{oplock(1, Batch), "=RWH"}, {oplock(2, Batch, access(attributes)), "=0"}}},
 		{"READ_CONTROL does", []doing{{oplock(1, Batch), "=RWH"}, {plain(2, access(0x20000)), "O1 RWH>R!, wait"}}},
 		{"level II goes without acknowledgment, even its own open's", []doing{
-			{oplock(1, LevelII), "=R"}, {oplock(2, LevelII), "=R"}, {BreakForWrite(2, 1), "O1 R>0, O2 R>0"}, {AckOplock(1, 0), ErrNotBreaking.Error()}}},
+			{oplock(1, LevelII), "=R"}, {oplock(2, LevelII), "=R"}, {BreakForWrite(2, 1), "O1 R>0, O2 R>0"},
+			{AckOplock(1, 0), ErrOplockProtocol.Error()}, {AckOplock(1, 0), ErrNotBreaking.Error()}}},
 		{"an exclusive one stays for its own open's writes", []doing{{oplock(1, Batch), "=RWH"}, {BreakForWrite(1, 1), ""}, {BreakForLock(1, 1), ""}}},
 		{"a rename breaks batch to none", []doing{{oplock(1, Batch), "=RWH"}, {BreakForRename(0, 1), "O1 RWH>0!, wait"}}},
 		{"not exclusive", []doing{{oplock(1, Exclusive), "=RW"}, {BreakForRename(0, 1), ""}}},

@@ -60,7 +60,7 @@ func (r *Record) durable(was *Record) Record {
 // kept is an open without what a restart decides.
 func (o *Open) kept() Open {
 	k := *o
-	k.Closing, k.Oplock.Unsent = false, false
+	k.Closing, k.Oplock.Unsent, k.Oplock.Told = false, false, false
 	k.Handle.Replayable, k.Handle.Disconnected, k.Handle.Deadline = false, false, time.Time{}
 	return k
 }

@@ -122,7 +122,7 @@ func (m *Model) takeFrom(c *Cache, steps, breaking map[string]step, name string,
 		m.say("break %s %s>%s", name, Letters(c.State), Letters(to))
 	}
 	if !s.ack {
-		c.State = to
+		*c = Cache{State: to, told: c.State == "2"}
 		return false
 	}
 	c.Breaking, c.Told, c.need, c.unsent = true, to, to, !there
@@ -272,7 +272,11 @@ func (m *Model) ackOplock(op *Op) string {
 	if o == nil {
 		return "unknown"
 	}
-	if !o.Breaking {
+	switch {
+	case o.told:
+		o.told = false
+		return "wrong"
+	case !o.Breaking:
 		return "not breaking"
 	}
 	status, level := "ok", op.To

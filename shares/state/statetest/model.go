@@ -83,6 +83,7 @@ type Cache struct {
 	Told     string // what the client was told to go to
 	need     string // what may be left in the end
 	unsent   bool   // the client was not there to be told
+	told     bool   // a level II oplock has gone, which wants no acknowledgment
 }
 
 func (m *Model) say(format string, args ...any) { m.out = append(m.out, fmt.Sprintf(format, args...)) }
