@@ -14,7 +14,7 @@ import (
 type createContexts struct {
 	sd                 *fscc.SecurityDescriptor // for a new file; nil: none
 	allocation         int64                    // bytes to reserve
-	extendedAttributes bool                     // the request brings some
+	extendedAttributes []byte                   // a list of FILE_FULL_EA_INFORMATION
 	onDiskID           bool
 	maximal            bool
 	maximalSince       smb2.MaximalAccessRequest
@@ -39,7 +39,7 @@ func (c *createContexts) one(name string, data []byte) error {
 	case smb2.CreateContextTimewarp:
 		return smb2.StatusObjectNameNotFound // no snapshot has been kept
 	case smb2.CreateContextEABuffer:
-		c.extendedAttributes = len(data) > 0
+		c.extendedAttributes = data
 	case smb2.CreateContextSDBuffer:
 		c.sd = new(fscc.SecurityDescriptor)
 		if err := c.sd.Decode(data); err != nil {

@@ -27,6 +27,9 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	if err := c.checkKind(&info); err != nil {
 		return nil, err
 	}
+	if err := c.needsEAs(ctx, f, &info); err != nil {
+		return nil, err
+	}
 	if c.path, err = c.r.deleting(ctx, f); err != nil {
 		return nil, err
 	}
@@ -185,6 +188,9 @@ func (c *creation) overwrite(ctx context.Context, f fs.File) error {
 		if err := f.SetAttributes(ctx, attrs); err != nil {
 			return err
 		}
+		if err := c.replaceEAs(ctx, f); err != nil {
+			return err
+		}
 	}
 	c.action = smb2.FileOverwritten
 	if c.req.CreateDisposition == smb2.FileSupersede {
@@ -232,6 +238,9 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.withEAs(ctx, f); err != nil {
+		return nil, err
+	}
 	if f, err = c.withStream(ctx, f); err != nil {
 		return nil, err
 	}
@@ -265,8 +274,6 @@ func (c *creation) checkNew() error {
 		return smb2.StatusInvalidParameter
 	case c.attrs&fscc.FILE_ATTRIBUTE_READONLY != 0 && c.req.CreateOptions&smb2.FileDeleteOnClose != 0:
 		return smb2.StatusCannotDelete
-	case c.ctxs.extendedAttributes:
-		return statusEAsNotSupported
 	case tree&fscc.FILE_WRITE_DATA == 0, c.desired&^security&^tree != 0:
 		return smb2.StatusAccessDenied
 	}

@@ -204,7 +204,7 @@ func TestCreateRefused(t *testing.T) {
 		{"system security", q{Name: "file", DesiredAccess: smb2.AccessSystemSecurity | smb2.ReadControl, CreateDisposition: 1}, smb2.StatusPrivilegeNotHeld},
 		{"earlier version", q{Name: "file", DesiredAccess: 1, CreateDisposition: 1, Contexts: []smb2.CreateContext{(&smb2.Timewarp{Timestamp: 1 << 60}).Context()}}, smb2.StatusObjectNameNotFound},
 		{"durable reconnect", q{Name: "file", DesiredAccess: 1, CreateDisposition: 1, Contexts: []smb2.CreateContext{{Name: smb2.CreateContextDurableReconnect, Data: make([]byte, 16)}}}, smb2.StatusObjectNameNotFound},
-		{"extended attributes", q{Name: "new", DesiredAccess: 1, CreateDisposition: 2, Contexts: []smb2.CreateContext{smb2.EABufferContext([]byte{1})}}, statusEAsNotSupported},
+		{"extended attributes", q{Name: "new", DesiredAccess: 1, CreateDisposition: 2, Contexts: []smb2.CreateContext{smb2.EABufferContext([]byte{1})}}, smb2.StatusEAListInconsistent},
 		{"short context name", q{Name: "file", DesiredAccess: 1, CreateDisposition: 1, Contexts: []smb2.CreateContext{{Name: "abc"}}}, smb2.StatusInvalidParameter},
 	}
 	for _, tt := range tests {

@@ -54,6 +54,7 @@ type handle struct {
 	times    pinnedTimes
 	listing  listing
 	watch    watch
+	eas      eaScan
 	writes   atomic.Uint32 // wroteNothing and so on
 
 	share    *share

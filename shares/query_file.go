@@ -12,10 +12,8 @@ import (
 
 // queryFile answers the file information classes (MS-SMB2 3.3.5.20.1, MS-FSA
 // 2.1.5.12).
-func (o *open) queryFile(ctx context.Context, class fscc.InfoClass, req *smb2.QueryInfoRequest) (answer, error) {
+func (o *open) queryFile(ctx context.Context, class fscc.InfoClass) (answer, error) {
 	switch class {
-	case fscc.FileEaInformation:
-		return whole(&fscc.EaInfo{})
 	case fscc.FileAccessInformation:
 		return whole(&fscc.AccessInfo{Access: fscc.AccessMask(o.access)})
 	case fscc.FilePositionInformation:
@@ -24,8 +22,6 @@ func (o *open) queryFile(ctx context.Context, class fscc.InfoClass, req *smb2.Qu
 		return whole(&fscc.ModeInfo{Mode: o.mode.Load()})
 	case fscc.FileAlignmentInformation:
 		return whole(&fscc.AlignmentInfo{Requirement: fscc.FILE_BYTE_ALIGNMENT})
-	case fscc.FileFullEaInformation:
-		return answer{}, o.queryEAs(req)
 	case fscc.FileAlternateNameInformation:
 		return o.queryShortName()
 	case fscc.FileNormalizedNameInformation:
@@ -60,6 +56,8 @@ func (o *open) queryStat(ctx context.Context, class fscc.InfoClass, info *fs.Inf
 	case fscc.FileStandardInformation:
 		s, err := o.standardInfo(ctx, info)
 		return answer{&s, s.Size()}, err
+	case fscc.FileEaInformation:
+		return whole(&fscc.EaInfo{EaSize: info.EASize})
 	case fscc.FileInternalInformation:
 		return whole(&fscc.InternalInfo{IndexNumber: info.ID.Inode})
 	case fscc.FileAllInformation:
@@ -137,6 +135,7 @@ func (o *open) queryAll(ctx context.Context, info *fs.Info) (answer, error) {
 		Basic:     basicInfo(info),
 		Standard:  standard,
 		Internal:  fscc.InternalInfo{IndexNumber: info.ID.Inode},
+		Ea:        fscc.EaInfo{EaSize: info.EASize},
 		Access:    fscc.AccessInfo{Access: fscc.AccessMask(o.access)},
 		Position:  fscc.PositionInfo{CurrentByteOffset: o.position.Load()},
 		Mode:      fscc.ModeInfo{Mode: o.mode.Load()},
@@ -177,20 +176,6 @@ const (
 	nameInfoLeast   = 8
 	streamInfoLeast = 32
 )
-
-// queryEAs answers that there are no extended attributes (MS-SMB2 3.3.5.20.1).
-func (o *open) queryEAs(req *smb2.QueryInfoRequest) error {
-	if o.access&smb2.FileReadEA == 0 {
-		return smb2.StatusAccessDenied
-	}
-	if _, err := fscc.DecodeGetEas(req.Input); err != nil {
-		return smb2.StatusEAListInconsistent
-	}
-	if req.Flags&smb2.QueryInfoIndexSpecified != 0 && len(req.Input) == 0 {
-		return smb2.StatusNonexistentEAEntry
-	}
-	return smb2.StatusNoEAsOnFile
-}
 
 // raw is information that is encoded already.
 type raw []byte

@@ -84,6 +84,9 @@ func (r *request) fsAttributes(v *fs.Volume) *fscc.FsAttributeInfo {
 	if v.Streams {
 		a |= fscc.FILE_NAMED_STREAMS
 	}
+	if v.EAs {
+		a |= fscc.FILE_SUPPORTS_EXTENDED_ATTRIBUTES
+	}
 	if v.Sparse {
 		a |= fscc.FILE_SUPPORTS_SPARSE_FILES
 	}

@@ -27,7 +27,11 @@ func handleQueryInfo(ctx context.Context, r *request) error {
 	var err error
 	switch req.InfoType {
 	case smb2.InfoFile:
-		a, err = r.open.queryFile(ctx, fscc.InfoClass(req.FileInfoClass), &req)
+		class := fscc.InfoClass(req.FileInfoClass)
+		if class == fscc.FileFullEaInformation {
+			return r.queryEAs(ctx, &req)
+		}
+		a, err = r.open.queryFile(ctx, class)
 	case smb2.InfoFilesystem:
 		a, err = r.queryFilesystem(ctx, fscc.FsInfoClass(req.FileInfoClass))
 	case smb2.InfoSecurity:

@@ -109,7 +109,7 @@ func (r *request) setFile(ctx context.Context, class fscc.InfoClass, b []byte) e
 	case fscc.FileModeInformation:
 		return o.setMode(b)
 	case fscc.FileFullEaInformation:
-		return statusEAsNotSupported
+		return o.setEAs(ctx, b)
 	}
 	return refuseSet(class)
 }

@@ -39,6 +39,7 @@ var statuses = []struct {
 	{fs.ErrNameTooLong, smb2.StatusObjectNameInvalid},
 	{fs.ErrEscapes, smb2.StatusAccessDenied},
 	{fs.ErrNoSpace, smb2.StatusDiskFull},
+	{fs.ErrEATooLarge, smb2.StatusEATooLarge},
 	{fs.ErrReadOnlyFS, smb2.StatusMediaWriteProtected},
 	{fs.ErrPermission, smb2.StatusAccessDenied},
 	{fs.ErrClosed, smb2.StatusFileClosed},

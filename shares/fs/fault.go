@@ -40,6 +40,8 @@ const (
 	OpReadDir               Op = "read dir"
 	OpNext                  Op = "next"
 	OpStreams               Op = "streams"
+	OpEAs                   Op = "extended attributes"
+	OpSetEAs                Op = "set extended attributes"
 )
 
 // ErrPretend, returned by a hook, makes the operation report success without having

@@ -190,6 +190,7 @@ func infoOf(id FileID, st *unix.Statx_t, attr storedAttr) Info {
 		AllocationSize: dataAllocation(st, int64(st.Size)),
 		Links:          st.Nlink,
 		Attributes:     attr.attributes,
+		EASize:         uint32(attr.eaSize),
 		Created:        createdTime(st),
 		Accessed:       timeOf(st.Atime),
 		Written:        timeOf(st.Mtime),
@@ -305,6 +306,10 @@ func (f *posixFile) SetAttributes(ctx context.Context, a Attributes) error {
 func (f *posixFile) changeAttr(change func(*storedAttr)) error {
 	f.node.attrMu.Lock()
 	defer f.node.attrMu.Unlock()
+	return f.changeAttrLocked(change)
+}
+
+func (f *posixFile) changeAttrLocked(change func(*storedAttr)) error {
 	a, err := readStoredAttr(procPath(f.fd.fd), true)
 	if err != nil {
 		return err

@@ -93,6 +93,7 @@ type Volume struct {
 	Sparse         bool   // holes work, and Trimmer
 	Unwritten      bool   // what was reserved and not written is known by the block, in any order
 	Streams        bool   // Files are Streamers that can
+	EAs            bool   // Files are ExtendedAttributers that can
 }
 
 // Access is what an open object is to be used for; an implementation opens its

@@ -216,6 +216,7 @@ func (p *POSIX) Volume(ctx context.Context) (Volume, error) {
 		Reflink:        p.features.reflink,
 		Sparse:         p.features.sparse,
 		Streams:        true,
+		EAs:            true,
 		Unwritten:      p.features.unwritten,
 	}
 	return v, nil

@@ -19,7 +19,8 @@ const (
 // storedAttr is the value of user.lunless.attr, little-endian, 16 bytes, or 32
 // where a change time was set:
 //
-//	0   version, 1; three zero bytes
+//	0   version, 1; a zero byte
+//	2   EASize of the extended attributes, which are kept elsewhere
 //	4   attributes (MS-FSCC 2.6)
 //	8   creation time (MS-FSCC 2.1.1), 0 if none is stored
 //	16  change time that was set
@@ -31,6 +32,7 @@ const (
 // A value that is not this is taken for none: hidden and read-only marks are
 // no reason to keep a disk from being opened.
 type storedAttr struct {
+	eaSize     uint16
 	attributes Attributes
 	created    fscc.Filetime
 	changed    fscc.Filetime // 0: the kernel's counts
@@ -51,6 +53,7 @@ const settable = Attributes(fscc.FILE_ATTRIBUTE_READONLY | fscc.FILE_ATTRIBUTE_H
 func (a storedAttr) encode() []byte {
 	b := make([]byte, storedAttrSize, storedAttrLong)
 	b[0] = storedAttrVersion
+	binary.LittleEndian.PutUint16(b[2:], a.eaSize)
 	binary.LittleEndian.PutUint32(b[4:], uint32(a.attributes))
 	binary.LittleEndian.PutUint64(b[8:], uint64(a.created))
 	if a.changed != 0 {
@@ -61,10 +64,11 @@ func (a storedAttr) encode() []byte {
 }
 
 func decodeStoredAttr(b []byte) (storedAttr, bool) {
-	if len(b) != storedAttrSize && len(b) != storedAttrLong || binary.LittleEndian.Uint32(b) != storedAttrVersion {
+	if len(b) != storedAttrSize && len(b) != storedAttrLong || binary.LittleEndian.Uint16(b) != storedAttrVersion {
 		return storedAttr{}, false
 	}
 	a := storedAttr{
+		eaSize:     binary.LittleEndian.Uint16(b[2:]),
 		attributes: Attributes(binary.LittleEndian.Uint32(b[4:])),
 		created:    fscc.Filetime(binary.LittleEndian.Uint64(b[8:])),
 	}
@@ -108,12 +112,15 @@ func writeStoredAttr(fd int, a storedAttr) error {
 // maxXattr is the most the kernel stores in one extended attribute (XATTR_SIZE_MAX).
 const maxXattr = 64 << 10
 
-func readSD(fd int) ([]byte, error) {
+func readSD(fd int) ([]byte, error) { return readXattr(fd, xattrSD) }
+
+// readXattr is the value of an extended attribute, nil if there is none.
+func readXattr(fd int, name string) ([]byte, error) {
 	path := procPath(fd)
 	size := 1024
 	for {
 		b := make([]byte, size)
-		n, err := unix.Getxattr(path, xattrSD, b)
+		n, err := unix.Getxattr(path, name, b)
 		switch {
 		case err == nil:
 			return b[:n:n], nil

@@ -48,6 +48,7 @@ func Run(t *testing.T, newFS func(t *testing.T) fs.FS) {
 		{"RaceCreate", testRaceCreate},
 		{"RaceRename", testRaceRename},
 		{"RaceClose", testRaceClose},
+		{"ExtendedAttributes", testEAs},
 		{"Streams", testStreams},
 		{"StreamNames", testStreamNames},
 		{"StreamRename", testStreamRename},
