@@ -63,6 +63,7 @@ type conn struct {
 	sessions  map[uint64]*channel // Connection.SessionTable
 	gone      [4]*channel         // that ended last, for their keys; see request.signAsStranger
 	async     map[uint64]*asyncOp
+	active    []*activity // of the lane and the workers
 	lastAsync uint64
 
 	last atomic.Pointer[channel] // found last: a hint for findChannel

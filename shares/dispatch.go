@@ -102,6 +102,7 @@ func (c *conn) run(r *request, ch *chain) error {
 	r.started = clock()
 	err := c.check(r, ch)
 	if err == nil {
+		r.doing.begin(r)
 		err = commandOf(r.hdr.Command).handle(c.ctx, r)
 	}
 	switch {

@@ -45,6 +45,7 @@ type request struct {
 	related   bool // later member of a related compound
 	last      bool // nothing follows in its frame
 
+	doing     *activity // of the goroutine; nil: it never blocks, or is an async request's own
 	reply     *reply
 	responded bool
 	sign      bool          // signed even though the request was not

@@ -116,7 +116,7 @@ func (c *conn) toLane(j *job) error {
 }
 
 func (c *conn) runLane() {
-	w := worker{c: c}
+	w := c.newWorker()
 	defer close(c.laneDone)
 	for j := range c.lane {
 		w.do(j)
@@ -124,7 +124,7 @@ func (c *conn) runLane() {
 }
 
 func (c *conn) runWorker(j *job) {
-	w := worker{c: c}
+	w := c.newWorker()
 	defer c.tasks.Done()
 	for ok := true; ok; j, ok = <-c.work {
 		w.do(j)
@@ -137,6 +137,15 @@ type worker struct {
 	reply reply
 	req   *request
 	frame frameRun
+	doing activity
+}
+
+func (c *conn) newWorker() *worker {
+	w := &worker{c: c}
+	c.mu.Lock()
+	c.active = append(c.active, &w.doing)
+	c.mu.Unlock()
+	return w
 }
 
 // do answers one frame. An error ends the connection.
@@ -182,7 +191,9 @@ func (w *worker) answer(j *job) error {
 	w.frame = frameRun{job: j, rest: j.msg}
 	w.reply.buf = getBuffer(0)
 	w.reply.begin(j.sealed)
+	w.req.doing = &w.doing
 	op, err := c.runFrame(&w.frame, &w.reply, w.req)
+	w.doing.end()
 	if err == nil {
 		if err = w.reply.end(); err == nil {
 			c.send(w.reply.buf.b)
@@ -192,6 +203,7 @@ func (w *worker) answer(j *job) error {
 	w.reply.buf.release()
 	if op != nil && err == nil {
 		f := w.frame
+		w.req.doing = nil
 		c.startAsync(op, &f)
 		w.req = nil
 		return nil

@@ -180,6 +180,14 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []net.Addr)) error {
 		return err
 	}
 	defer stopMetrics()
+	stopControl, err := n.serveControl()
+	if err != nil {
+		for _, open := range listeners {
+			open.Close()
+		}
+		return err
+	}
+	defer stopControl()
 	for _, ln := range listeners {
 		wg.Go(func() {
 			if err := n.server.Serve(ctx, ln); err != nil && ctx.Err() == nil {
