@@ -124,7 +124,29 @@ func CreateDisk(ctx context.Context, s Store, name string, o CreateDiskOptions) 
 	if err != nil {
 		return nil, errors.Join(opError("create disk", s.Location().Join(name), err), parent.close(), f.Close(), s.Remove(name))
 	}
+	if o.Fixed {
+		if err := reserve(f); err != nil {
+			return nil, errors.Join(opError("create disk", s.Location().Join(name), err), dev.Close(), s.Remove(name))
+		}
+	}
 	return dev, nil
+}
+
+// reserve takes the room of a fixed disk at once where the file's store can: a
+// guest must not find the store full where it has a disk of its own.
+func reserve(f File) error {
+	r, ok := f.(block.Reserver)
+	if !ok {
+		return nil
+	}
+	size, err := f.Size()
+	if err == nil {
+		err = r.Reserve(size)
+	}
+	if errors.Is(err, block.ErrNotSupported) {
+		return nil
+	}
+	return err
 }
 
 func createImage(f File, o CreateDiskOptions, parent *newParent) (block.Device, error) {

@@ -29,6 +29,7 @@ var (
 	_ File              = (*localFile)(nil)
 	_ block.Puncher     = (*localFile)(nil)
 	_ block.Extenter    = (*localFile)(nil)
+	_ block.Reserver    = (*localFile)(nil)
 	_ block.RangeCopier = (*localFile)(nil)
 )
 
@@ -119,6 +120,32 @@ func (f *localFile) PunchHole(off, n int64) error {
 		err = block.ErrNotSupported
 	}
 	return f.wrap("punch a hole in", err)
+}
+
+// Reserve is fallocate over what has no room: block.ErrNotSupported where the file
+// system cannot. The file's size and what it holds stay as they are. It asks for
+// room first: a reservation that fails half way keeps what it got.
+func (f *localFile) Reserve(size int64) error {
+	if size <= 0 {
+		return nil
+	}
+	fd := int(f.f.Fd())
+	var vol unix.Statfs_t
+	var st unix.Stat_t
+	err := errors.Join(unix.Fstatfs(fd, &vol), unix.Fstat(fd, &st))
+	if need := size - st.Blocks*512; err == nil && need > 0 && uint64(need)/uint64(vol.Frsize) >= vol.Bavail {
+		err = unix.ENOSPC
+	}
+	for err == nil {
+		if err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, size); !errors.Is(err, unix.EINTR) {
+			break
+		}
+		err = nil
+	}
+	if unsupported(err) {
+		err = block.ErrNotSupported
+	}
+	return f.wrap("reserve room for", err)
 }
 
 // FileExtents walks data and holes as SEEK_DATA and SEEK_HOLE tell them.

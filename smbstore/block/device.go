@@ -124,6 +124,12 @@ type Puncher interface {
 	PunchHole(off, n int64) error
 }
 
+// Reserver is a File that can take room for all of [0, size) ahead of writing it,
+// at once, without a byte being written: fixed disks want that.
+type Reserver interface {
+	Reserve(size int64) error
+}
+
 // Extenter is a File that knows which of its ranges hold data.
 type Extenter interface {
 	// FileExtents is Device.Extents for the file's own bytes; states are Data or Zero.
