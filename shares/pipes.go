@@ -159,12 +159,16 @@ func waitForPipe(ctx context.Context, r *request, req *smb2.IoctlRequest) error 
 
 // queryPipeInfo answers QUERY_INFO on a pipe (MS-FSCC 2.4.37, 2.4.38, 2.4.47).
 func (r *request) queryPipeInfo(req *smb2.QueryInfoRequest) error {
-	if req.InfoType != smb2.InfoFile {
+	class := fscc.InfoClass(req.FileInfoClass)
+	switch {
+	case req.InfoType != smb2.InfoFile:
 		return smb2.StatusNotSupported
+	case r.open.access&smb2.FileReadAttributes == 0 && needsReadAttributes(class):
+		return smb2.StatusAccessDenied
 	}
 	_, unread := r.open.pipe.Unread()
 	var m encoder
-	switch fscc.InfoClass(req.FileInfoClass) {
+	switch class {
 	case fscc.FileStandardInformation:
 		m = &fscc.StandardInfo{AllocationSize: pipeBuffer, EndOfFile: int64(unread), Links: 1, DeletePending: true}
 	case fscc.FileBasicInformation:
@@ -192,6 +196,9 @@ func (r *request) queryPipeInfo(req *smb2.QueryInfoRequest) error {
 func (r *request) setPipeInfo(req *smb2.SetInfoRequest) error {
 	if req.InfoType != smb2.InfoFile || fscc.InfoClass(req.FileInfoClass) != fscc.FilePipeInformation {
 		return smb2.StatusNotSupported
+	}
+	if r.open.access&smb2.FileWriteAttributes == 0 {
+		return smb2.StatusAccessDenied
 	}
 	var in fscc.PipeInfo
 	if err := in.Decode(req.Buffer); err != nil {

@@ -41,7 +41,8 @@ func (o *open) queryFile(ctx context.Context, class fscc.InfoClass) (answer, err
 func needsReadAttributes(class fscc.InfoClass) bool {
 	switch class {
 	case fscc.FileBasicInformation, fscc.FileAllInformation, fscc.FileNetworkOpenInformation,
-		fscc.FileAttributeTagInformation:
+		fscc.FileAttributeTagInformation, fscc.FilePipeInformation, fscc.FilePipeLocalInformation,
+		fscc.FilePipeRemoteInformation:
 		return true
 	}
 	return false

@@ -17,7 +17,9 @@ func (r *request) queryFilesystem(ctx context.Context, class fscc.FsInfoClass) (
 	case fscc.FileFsLabelInformation, fscc.FileFsDriverPathInformation:
 		return answer{}, smb2.StatusNotSupported
 	case fscc.FileFsControlInformation:
-		const none = ^uint64(0) // no quotas
+		// As of a volume on which nothing is limited or counted. It does not claim
+		// FILE_VOLUME_QUOTAS: everything on disk is the server's own to the kernel.
+		const none = ^uint64(0)
 		return whole(&fscc.FsControlInfo{DefaultQuotaThreshold: none, DefaultQuotaLimit: none})
 	case fscc.FileFsVolumeInformation, fscc.FileFsSizeInformation, fscc.FileFsFullSizeInformation,
 		fscc.FileFsObjectIdInformation, fscc.FileFsAttributeInformation, fscc.FileFsSectorSizeInformation:
@@ -109,13 +111,28 @@ func sectorSizes(v *fs.Volume) *fscc.FsSectorSizeInfo {
 	if physical < v.BytesPerSec || physical&(physical-1) != 0 {
 		physical = v.BytesPerSec
 	}
-	flags := uint32(fscc.SSINFO_FLAGS_ALIGNED_DEVICE | fscc.SSINFO_FLAGS_PARTITION_ALIGNED_ON_DEVICE)
-	if v.Sparse {
-		flags |= fscc.SSINFO_FLAGS_TRIM_ENABLED
-	}
-	return &fscc.FsSectorSizeInfo{
+	info := &fscc.FsSectorSizeInfo{
 		Logical: v.BytesPerSec, PhysicalForAtomicity: physical, PhysicalForPerformance: physical,
 		EffectiveForAtomicity: min(physical, page),
-		Flags:                 flags,
+		SectorAlignment:       fscc.SSINFO_OFFSET_UNKNOWN, PartitionAlignment: fscc.SSINFO_OFFSET_UNKNOWN,
 	}
+	if !v.Disk.Known {
+		return info
+	}
+	info.SectorAlignment = v.Disk.Alignment
+	info.PartitionAlignment = uint32(v.Disk.Partition % uint64(physical))
+	for _, f := range [...]struct {
+		is   bool
+		flag uint32
+	}{
+		{info.SectorAlignment == 0, fscc.SSINFO_FLAGS_ALIGNED_DEVICE},
+		{info.SectorAlignment == (physical-info.PartitionAlignment)%physical, fscc.SSINFO_FLAGS_PARTITION_ALIGNED_ON_DEVICE},
+		{v.Disk.NoSeekPenalty, fscc.SSINFO_FLAGS_NO_SEEK_PENALTY},
+		{v.Disk.Trim, fscc.SSINFO_FLAGS_TRIM_ENABLED},
+	} {
+		if f.is {
+			info.Flags |= f.flag
+		}
+	}
+	return info
 }

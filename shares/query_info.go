@@ -59,7 +59,11 @@ func whole(info encoder) (answer, error) { return answer{info: info, fixed: info
 
 func (a answer) respond(r *request, room int) error {
 	if room < a.fixed {
-		return smb2.StatusInfoLengthMismatch
+		m := &smb2.ErrorResponse{}
+		if r.conn.neg.dialect == smb2.Dialect311 { // one without data (MS-SMB2 3.3.5.20.1)
+			m.Contexts = []smb2.ErrorContext{{}}
+		}
+		return r.respondStatus(smb2.StatusInfoLengthMismatch, m)
 	}
 	b := make([]byte, a.info.Size())
 	a.info.Encode(b)

@@ -163,7 +163,7 @@ func (o *open) setSecurity(ctx context.Context, info fscc.SecurityInformation, r
 	if err := set.Decode(raw); err != nil {
 		return fmt.Errorf("%w: %w", smb2.StatusInvalidSecurityDescr, err)
 	}
-	if info&fscc.OWNER_SECURITY_INFORMATION != 0 && !o.session.token.MayOwn(set.Owner) {
+	if info&(fscc.OWNER_SECURITY_INFORMATION|fscc.BACKUP_SECURITY_INFORMATION) != 0 && !o.session.token.MayOwn(set.Owner) {
 		return smb2.StatusInvalidOwner
 	}
 	old, err := descriptor(ctx, o.file)

@@ -36,7 +36,7 @@ func (r *request) setInfo(ctx context.Context, req *smb2.SetInfoRequest) error {
 	case smb2.InfoFile:
 		err = r.setFile(ctx, fscc.InfoClass(req.FileInfoClass), req.Buffer)
 	case smb2.InfoFilesystem:
-		err = refuseSetFilesystem(fscc.FsInfoClass(req.FileInfoClass))
+		err = o.refuseSetFilesystem(fscc.FsInfoClass(req.FileInfoClass))
 	case smb2.InfoSecurity:
 		err = o.setSecurity(ctx, fscc.SecurityInformation(req.AdditionalInformation), req.Buffer)
 		if err == nil {
@@ -63,6 +63,7 @@ var setNeeds = map[fscc.InfoClass]smb2.AccessMask{
 	fscc.FileRenameInformation:          smb2.Delete,
 	fscc.FileDispositionInformation:     smb2.Delete,
 	fscc.FileDispositionInformationEx:   smb2.Delete,
+	fscc.FileShortNameInformation:       smb2.Delete,
 	fscc.FileFullEaInformation:          smb2.FileWriteEA,
 	fscc.FileAllocationInformation:      smb2.FileWriteData,
 	fscc.FileEndOfFileInformation:       smb2.FileWriteData,
@@ -126,9 +127,19 @@ func refuseSet(class fscc.InfoClass) error {
 	return smb2.StatusInvalidInfoClass
 }
 
-func refuseSetFilesystem(class fscc.FsInfoClass) error {
+// refuseSetFilesystem answers for what is set of a file system (MS-SMB2
+// 3.3.5.21.2): a volume's identity is not changed from afar, as on Windows (note
+// 423), and there are no quotas to set (MS-FSA 2.1.5.16.6).
+func (o *open) refuseSetFilesystem(class fscc.FsInfoClass) error {
 	switch class {
-	case fscc.FileFsControlInformation, fscc.FileFsObjectIdInformation, fscc.FileFsLabelInformation:
+	case fscc.FileFsObjectIdInformation:
+		return smb2.StatusAccessDenied
+	case fscc.FileFsControlInformation:
+		if o.access&smb2.FileWriteData == 0 {
+			return smb2.StatusAccessDenied
+		}
+		return smb2.StatusVolumeNotUpgraded
+	case fscc.FileFsLabelInformation, fscc.FileFsDriverPathInformation, fscc.FileFsVolumeFlagsInformation:
 		return smb2.StatusNotSupported
 	}
 	return smb2.StatusInvalidInfoClass

@@ -87,6 +87,7 @@ type Volume struct {
 	AvailBytes     uint64 // free for this process
 	BytesPerSec    uint32 // logical sector of the backing disk
 	PhysicalSec    uint32 // physical sector of the backing disk
+	Disk           Disk   // the backing disk
 	SectorsPerUnit uint32 // allocation unit, in sectors
 	MaxName        uint32 // longest component, in UTF-16 code units
 	Reflink        bool   // Cloner works

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -201,7 +200,7 @@ func (p *POSIX) Volume(ctx context.Context) (Volume, error) {
 	if unit == 0 {
 		unit = uint64(st.Bsize)
 	}
-	logical, physical := sectorSizes(p.rootStat.Dev_major, p.rootStat.Dev_minor)
+	logical, physical, disk := diskOf(p.rootStat.Dev_major, p.rootStat.Dev_minor)
 	v := Volume{
 		Serial:         p.volume(root, keyOf(&p.rootStat).dev),
 		Label:          p.opts.Label,
@@ -211,6 +210,7 @@ func (p *POSIX) Volume(ctx context.Context) (Volume, error) {
 		AvailBytes:     st.Bavail * unit,
 		BytesPerSec:    logical,
 		PhysicalSec:    physical,
+		Disk:           disk,
 		SectorsPerUnit: max(1, uint32(unit)/logical),
 		MaxName:        maxComponent,
 		Reflink:        p.features.reflink,
@@ -220,31 +220,4 @@ func (p *POSIX) Volume(ctx context.Context) (Volume, error) {
 		Unwritten:      p.features.unwritten,
 	}
 	return v, nil
-}
-
-// sectorSizes asks the kernel for the sectors of a block device (or of the disk
-// it is a partition of); 512 and 4096 where there is none to ask about.
-func sectorSizes(major, minor uint32) (logical, physical uint32) {
-	logical, physical = 512, 4096
-	device := fmt.Sprintf("/sys/dev/block/%d:%d/", major, minor)
-	for _, queue := range []string{device + "queue/", device + "../queue/"} {
-		l, okL := readSize(queue + "logical_block_size")
-		ph, okP := readSize(queue + "physical_block_size")
-		if okL && okP {
-			return l, max(l, ph)
-		}
-	}
-	return logical, physical
-}
-
-func readSize(path string) (uint32, bool) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, false
-	}
-	var n uint32
-	if _, err := fmt.Sscan(strings.TrimSpace(string(b)), &n); err != nil || n < 512 || n > 1<<20 || n&(n-1) != 0 {
-		return 0, false
-	}
-	return n, true
 }

@@ -251,7 +251,7 @@ func TestBackendError(t *testing.T) {
 }
 
 func TestOpenUnknown(t *testing.T) {
-	for _, name := range []string{"samr", "samr", "", `pipe\srvsvc`} {
+	for _, name := range []string{"samr", "", `pipe\srvsvc`} {
 		if _, err := Open(t.Context(), name, Caller{}, twoShares); !errors.Is(err, ErrNoSuchPipe) {
 			t.Errorf("Open(%q): %v, want ErrNoSuchPipe", name, err)
 		}

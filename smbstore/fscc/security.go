@@ -218,9 +218,18 @@ func (l *ACL) parts(info SecurityInformation, selected bool) (some []ACE) {
 const saclParts = SACL_SECURITY_INFORMATION | LABEL_SECURITY_INFORMATION |
 	ATTRIBUTE_SECURITY_INFORMATION | SCOPE_SECURITY_INFORMATION
 
+// whole is what BACKUP_SECURITY_INFORMATION stands for (MS-DTYP 2.4.7).
+func (info SecurityInformation) whole() SecurityInformation {
+	if info&BACKUP_SECURITY_INFORMATION != 0 {
+		info |= OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION | saclParts
+	}
+	return info
+}
+
 // NeedsToQuery is the access an open must have for the parts in info (MS-FSA 2.1.5.14).
 func (info SecurityInformation) NeedsToQuery() AccessMask {
 	var need AccessMask
+	info = info.whole()
 	if info&(OWNER_SECURITY_INFORMATION|GROUP_SECURITY_INFORMATION|DACL_SECURITY_INFORMATION|
 		LABEL_SECURITY_INFORMATION|ATTRIBUTE_SECURITY_INFORMATION|SCOPE_SECURITY_INFORMATION) != 0 {
 		need |= READ_CONTROL
@@ -234,6 +243,7 @@ func (info SecurityInformation) NeedsToQuery() AccessMask {
 // NeedsToSet is the access an open must have to set the parts in info (MS-FSA 2.1.5.17).
 func (info SecurityInformation) NeedsToSet() AccessMask {
 	var need AccessMask
+	info = info.whole()
 	if info&(OWNER_SECURITY_INFORMATION|GROUP_SECURITY_INFORMATION|LABEL_SECURITY_INFORMATION) != 0 {
 		need |= WRITE_OWNER
 	}
@@ -248,6 +258,7 @@ func (info SecurityInformation) NeedsToSet() AccessMask {
 
 // Select returns the parts of d that info names; the lists are d's.
 func (d *SecurityDescriptor) Select(info SecurityInformation) *SecurityDescriptor {
+	info = info.whole()
 	out := &SecurityDescriptor{Control: d.Control & SE_RM_CONTROL_VALID, RMControl: d.RMControl}
 	if info&OWNER_SECURITY_INFORMATION != 0 {
 		out.Owner = d.Owner
@@ -285,6 +296,7 @@ var ErrNoOwner = errors.New("security descriptor without an owner")
 // leaves d and set as they are. ErrNoOwner; ErrInvalid if a group to be set is
 // missing or a list too long.
 func (d *SecurityDescriptor) Merge(set *SecurityDescriptor, info SecurityInformation) (*SecurityDescriptor, error) {
+	info = info.whole()
 	out := *d
 	if info&OWNER_SECURITY_INFORMATION != 0 {
 		out.Owner = set.Owner

@@ -187,6 +187,7 @@ const (
 	StatusPasswordMustChange               Status = 0xC0000224
 	StatusNotFound                         Status = 0xC0000225
 	StatusFailCheck                        Status = 0xC0000229
+	StatusVolumeNotUpgraded                Status = 0xC000029C
 	StatusDuplicateObjectid                Status = 0xC000022A
 	StatusObjectidExists                   Status = 0xC000022B
 	StatusRetry                            Status = 0xC000022D
@@ -401,6 +402,7 @@ var statusNames = map[Status]string{
 	StatusIOReparseTagMismatch:             "IO_REPARSE_TAG_MISMATCH",
 	StatusIOReparseDataInvalid:             "IO_REPARSE_DATA_INVALID",
 	StatusIOReparseTagNotHandled:           "IO_REPARSE_TAG_NOT_HANDLED",
+	StatusVolumeNotUpgraded:                "VOLUME_NOT_UPGRADED",
 	StatusReparsePointNotResolved:          "REPARSE_POINT_NOT_RESOLVED",
 	StatusDirectoryIsAReparsePoint:         "DIRECTORY_IS_A_REPARSE_POINT",
 	StatusEncryptionFailed:                 "ENCRYPTION_FAILED",
