@@ -57,7 +57,9 @@ soak-pdus:
 soak-state:
 	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state
 
-# Linux's own SMB client, in a guest: random operations.
+# Linux's own SMB client, in a guest: random operations, and a server that is killed.
 GUEST_SECONDS ?= 600
+GUEST_KILLS ?= 20
 soak-guest: tools
 	GUEST_SECONDS=$(GUEST_SECONDS) $(GO) test -count 1 -timeout 0 -v -run TestKernelClientChurn ./cmd/lunless
+	KILLS=$(GUEST_KILLS) testdata/soak.sh TestKernelClientRidesOverKills ./cmd/lunless

@@ -139,6 +139,15 @@ func (s *server) start(t *testing.T, file string) {
 	}
 }
 
+// kill ends the server as SIGKILL does; start begins it again on its port.
+func (s *server) kill(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.cmd.Wait() // its status is that of the kill
+}
+
 // stop ends the server, which must take it in order. It may be called again.
 func (s *server) stop(t *testing.T) {
 	if s.stopped || s.cmd == nil || s.cmd.Process == nil {
