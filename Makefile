@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-storage soak-pdus soak-state soak-guest
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-storage soak-pdus soak-state soak-guest
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -50,6 +50,8 @@ PDUS ?= 1000000
 STEPS ?= 1000000
 soak-disks:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./smbstore/vhdx ./smbstore/vhd ./smbstore
+soak-cuts:
+	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./shares
 soak-storage:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:

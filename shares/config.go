@@ -15,6 +15,7 @@ import (
 
 	"lunless/shares/accounts"
 	"lunless/shares/fs"
+	"lunless/shares/state"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
@@ -129,7 +130,9 @@ type Config struct {
 	// StateDir is the folder in which the server keeps what must outlive it. One
 	// server at a time can serve continuously available shares with it. Empty: all
 	// state ends with the server.
-	StateDir   string
+	StateDir string
+	// State is how the file there is used; Memory and Logger are the server's.
+	State      state.BoltOptions
 	MinDialect smb2.Dialect // default 3.0
 	MaxDialect smb2.Dialect // default 3.1.1
 	Signing    Signing      // default SigningRequired

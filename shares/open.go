@@ -240,7 +240,7 @@ func (o *open) removeFrom(ctx context.Context, f fs.File, id fs.FileID, link str
 	if err == nil {
 		gone(ctx)
 		if o.ca {
-			err = o.share.FS.SyncParent(ctx, f)
+			err = o.share.settleName(ctx, f)
 		}
 	}
 	if errors.Is(err, fs.ErrNotEmpty) {

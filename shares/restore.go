@@ -45,9 +45,27 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 		}
 		return true
 	})
+	var missing []fs.FileID
+	failed := map[int]error{}
 	for i := range list {
 		l := &list[i]
 		if err := srv.restoreOpen(ctx, s, l.id, &l.open, &l.lease); err != nil {
+			failed[i] = err
+			if notThere(err) && l.open.Link != streamLink {
+				missing = append(missing, l.id)
+			}
+		}
+	}
+	names, err := findFiles(ctx, s.FS, missing)
+	if err != nil {
+		srv.log.Error("looking for files that were renamed", "share", s.Name, "err", err)
+	}
+	for i, err := range failed {
+		l := &list[i]
+		if name, ok := names[l.id]; ok {
+			err = srv.restoreRenamed(ctx, s, l.id, &l.open, &l.lease, name)
+		}
+		if err != nil {
 			srv.log.Error("persistent handle lost", "share", s.Name, "file", l.open.Link, "user", l.open.Handle.Owner, "err", err)
 			if fx, err := srv.store.Update(ctx, l.id, state.RemoveOpen(l.open.ID, true)); err == nil && fx.Delete {
 				srv.store.Update(ctx, l.id, state.Deleted(fx.Link))
@@ -57,6 +75,18 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 	if len(list) > 0 {
 		srv.log.Info("persistent handles kept for their clients", "share", s.Name, "handles", len(list))
 	}
+}
+
+// restoreRenamed is restoreOpen of a file that has another name than its record
+// says: the server stopped between its rename and the commit of that, so that the
+// client has had no answer, and may know it by either name.
+func (srv *Server) restoreRenamed(ctx context.Context, s *share, id fs.FileID, rec *state.Open, lease *state.Lease, name string) error {
+	if _, err := srv.store.Update(ctx, id, state.Recover(rec.Link, s.link(name))); err != nil {
+		return err
+	}
+	srv.log.Warn("a rename was under way when the server stopped", "share", s.Name, "from", rec.Link, "to", name)
+	rec.Link = s.link(name)
+	return srv.restoreOpen(ctx, s, id, rec, lease)
 }
 
 func (srv *Server) restoreOpen(ctx context.Context, s *share, id fs.FileID, rec *state.Open, lease *state.Lease) error {

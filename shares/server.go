@@ -157,7 +157,9 @@ func (srv *Server) keepState(s *Share) error {
 		return fmt.Errorf("share %q: continuous availability: %w", s.Name, ErrNoState)
 	}
 	file := filepath.Join(srv.cfg.StateDir, state.FileName)
-	b, err := state.OpenBolt(file, state.BoltOptions{Memory: srv.memory, Logger: srv.log})
+	opts := srv.cfg.State
+	opts.Memory, opts.Logger = srv.memory, srv.log
+	b, err := state.OpenBolt(file, opts)
 	if err != nil {
 		return fmt.Errorf("share %q: continuous availability: %w", s.Name, err)
 	}

@@ -93,7 +93,7 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	ctx = context.WithoutCancel(ctx)
 	var settled error
 	if o.ca { // before the record, by whose name a client finds its handle again
-		settled = r.tree.settleName(ctx, file)
+		settled = r.tree.share.settleName(ctx, file)
 	}
 	name, err := file.Name()
 	if err == nil {

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"errors"
+	"time"
 
 	"lunless/shares/fs"
 )
@@ -40,17 +41,29 @@ func (o *open) flush(ctx context.Context) error {
 		return err
 	}
 	if o.stream != nil {
-		if err := o.tree.settle(ctx, o.stream.Base()); err != nil {
+		if err := o.share.settle(ctx, o.stream.Base()); err != nil {
 			return err
 		}
 	}
-	return o.tree.settleName(ctx, o.file)
+	return o.share.settleName(ctx, o.file)
 }
 
 // flushData puts the open's file on stable storage.
 func (o *open) flushData(ctx context.Context) error {
 	o.times.restore(ctx, o.file)
-	return o.file.Sync(ctx)
+	return syncFile(ctx, o.file)
+}
+
+// syncFile puts a file on stable storage.
+func syncFile(ctx context.Context, f fs.File) error {
+	switch {
+	case sabotaged("fsync-skipped"):
+		return nil
+	case sabotaged("ack-early"):
+		time.AfterFunc(time.Millisecond, func() { _ = f.Sync(context.WithoutCancel(ctx)) })
+		return nil
+	}
+	return f.Sync(ctx)
 }
 
 // through puts on stable storage what has been done to the data, if the open wants
@@ -72,16 +85,19 @@ func (o *open) flushWritten(ctx context.Context) error {
 }
 
 // settle puts a file and its names on stable storage.
-func (t *tree) settle(ctx context.Context, f fs.File) error {
-	if err := f.Sync(ctx); err != nil {
+func (s *share) settle(ctx context.Context, f fs.File) error {
+	if err := syncFile(ctx, f); err != nil {
 		return err
 	}
-	return t.settleName(ctx, f)
+	return s.settleName(ctx, f)
 }
 
 // settleName puts the names of a file on stable storage, or that it has none any more.
-func (t *tree) settleName(ctx context.Context, f fs.File) error {
-	err := t.fs.SyncParent(ctx, f)
+func (s *share) settleName(ctx context.Context, f fs.File) error {
+	if sabotaged("parent-not-synced") {
+		return nil
+	}
+	err := s.FS.SyncParent(ctx, f)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -91,16 +107,16 @@ func (t *tree) settleName(ctx context.Context, f fs.File) error {
 // settleNew puts a file or a stream that has just been made on stable storage, where
 // the share promises that, and takes it back where that fails.
 func (c *creation) settleNew(ctx context.Context, f fs.File) error {
-	t := c.r.tree
-	if !t.share.ContinuouslyAvailable {
+	s := c.r.tree.share
+	if !s.ContinuouslyAvailable {
 		return nil
 	}
-	err := t.settle(ctx, f)
-	if s := fs.StreamOf(f); s != nil && err == nil {
-		err = t.settle(ctx, s.Base())
+	err := s.settle(ctx, f)
+	if stream := fs.StreamOf(f); stream != nil && err == nil {
+		err = s.settle(ctx, stream.Base())
 	}
 	if err != nil {
-		err = errors.Join(err, t.fs.Remove(context.WithoutCancel(ctx), f))
+		err = errors.Join(err, s.FS.Remove(context.WithoutCancel(ctx), f))
 	}
 	return err
 }

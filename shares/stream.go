@@ -238,7 +238,7 @@ func (o *open) removeStream(ctx context.Context, name string, closed bool) error
 		}
 		gone(ctx)
 		if o.ca {
-			return o.share.FS.SyncParent(ctx, s)
+			return o.share.settleName(ctx, s)
 		}
 		return nil
 	}

@@ -101,11 +101,12 @@ func TestBoltKeepsWhatIsBeingDeleted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	b := openBolt(t, path, BoltOptions{})
 	commit(t, b, file, AddOpen(OpenRequest{Open: persistent(1, "A")}))
+	commit(t, b, file, AddLocks([]Lock{{1, 0, 10, true}}))
 	commit(t, b, file, SetDeletePending(1, true))
 	commit(t, b, file, RemoveOpen(1, false))
 	b.Close() // before the name is removed
 	b = openBolt(t, path, BoltOptions{})
-	if r := recordOf(t, b, file); len(r.Opens) != 1 || !r.IsDeleting("A") {
+	if r := recordOf(t, b, file); len(r.Opens) != 1 || len(r.Locks) != 1 || !r.IsDeleting("A") {
 		t.Fatalf("%+v: want the open, to be closed again", r)
 	}
 	commit(t, b, file, RemoveOpen(1, false))
@@ -162,6 +163,7 @@ func TestEncodeKeepsEveryField(t *testing.T) {
 	want.Leases = []Lease{r.Leases[0]}
 	want.Leases[0].Unsent, h.Oplock.Unsent = false, false
 	want.Leases[0].Told, h.Oplock.Told = false, false
+	h.Former = ""
 	h.Closing, h.Handle.Replayable, h.Handle.Disconnected, h.Handle.Deadline = false, false, false, time.Time{}
 	kept := r.durable(&Record{})
 	key := encodeKey(file)

@@ -134,7 +134,7 @@ func (r *Record) reclaimable(o *Open, q *Reclaim) error {
 	switch {
 	case (h.Kind == Durable || h.Kind == DurableV2) && held&CacheHandle == 0:
 		return ErrNotReclaimable
-	case o.HasLease && !o.DeleteOnClose && o.Link != q.Link,
+	case o.HasLease && !o.DeleteOnClose && o.Link != q.Link && (o.Former == "" || o.Former != q.Link),
 		q.V2 && h.Kind != Persistent && q.Persistent:
 		return ErrBadReclaim
 	case h.Owner != q.Owner:

@@ -25,7 +25,7 @@ const (
 
 	metaMagic   = 0xED0CDAED
 	metaVersion = 2
-	metaSize    = 64 // magic, version, page size, flags: 32 each; root, sequence, freelist, pages, tx, checksum: 64
+	metaSize    = 64 // magic, version, page size, flags: 32 each; root, sequence, freelist, pages, tx, checksum: 64 each
 	maxDepth    = 64
 )
 
@@ -71,7 +71,7 @@ type pages struct {
 func checkPages(b []byte) error {
 	p := pages{b: b, seen: map[uint64]bool{0: true, 1: true}}
 	if !p.findMeta() {
-		return errors.New("it is no database")
+		return errors.New("it is no database, or not all of one")
 	}
 	if p.count > uint64(len(b))/p.size {
 		return fmt.Errorf("it ends after %d of %d bytes", len(b), p.count*p.size)
@@ -88,37 +88,45 @@ func checkPages(b []byte) error {
 	return nil
 }
 
-// findMeta takes the newer one of the two meta pages that is whole.
+// meta is one of the two pages that say where all the others are.
+type meta struct {
+	size, root, freelist, count, tx uint64
+}
+
+func readMeta(b []byte, at uint64) (m meta, ok bool) {
+	if at+pageHeader+metaSize > uint64(len(b)) {
+		return meta{}, false
+	}
+	p := b[at+pageHeader:]
+	h := fnv.New64a()
+	h.Write(p[:metaSize-8])
+	m = meta{
+		size: uint64(binary.LittleEndian.Uint32(p[8:])), root: binary.LittleEndian.Uint64(p[16:]),
+		freelist: binary.LittleEndian.Uint64(p[32:]), count: binary.LittleEndian.Uint64(p[40:]), tx: binary.LittleEndian.Uint64(p[48:]),
+	}
+	ok = binary.LittleEndian.Uint32(p) == metaMagic && binary.LittleEndian.Uint32(p[4:]) == metaVersion &&
+		binary.LittleEndian.Uint64(p[metaSize-8:]) == h.Sum64() && m.size >= 1024 && m.size <= 64<<10 && m.size&(m.size-1) == 0
+	return m, ok
+}
+
+// findMeta takes the newer one of the two meta pages. bbolt would make do with the
+// other one, and forget the last commit: but a meta page is less than a sector, which
+// no loss of power tears, so that one that is not whole, or not of the commit before
+// the other's, is damage.
 func (p *pages) findMeta() bool {
-	var newest uint64
-	take := func(at uint64) {
-		if at+pageHeader+metaSize > uint64(len(p.b)) {
-			return
-		}
-		m := p.b[at+pageHeader:]
-		h := fnv.New64a()
-		h.Write(m[:56])
-		size, tx := uint64(binary.LittleEndian.Uint32(m[8:])), binary.LittleEndian.Uint64(m[48:])
-		switch {
-		case binary.LittleEndian.Uint32(m) != metaMagic, binary.LittleEndian.Uint32(m[4:]) != metaVersion,
-			binary.LittleEndian.Uint64(m[56:]) != h.Sum64(), at != 0 && at != size, size < 1024, size > 64<<10, size&(size-1) != 0:
-			return
-		case p.size != 0 && (size != p.size || tx < newest):
-			return
-		}
-		p.size, newest = size, tx
-		p.root, p.freelist = binary.LittleEndian.Uint64(m[16:]), binary.LittleEndian.Uint64(m[32:])
-		p.count = binary.LittleEndian.Uint64(m[40:])
+	a, ok := readMeta(p.b, 0)
+	if !ok {
+		return false
 	}
-	take(0)
-	if p.size != 0 {
-		take(p.size)
-		return true
+	b, ok := readMeta(p.b, a.size)
+	if !ok || b.size != a.size || a.tx != b.tx+1 && b.tx != a.tx+1 {
+		return false
 	}
-	for at := uint64(1024); at <= 64<<10; at *= 2 {
-		take(at)
+	if b.tx > a.tx {
+		a = b
 	}
-	return p.size != 0
+	p.size, p.root, p.freelist, p.count = a.size, a.root, a.freelist, a.count
+	return true
 }
 
 // page takes a page that nobody has taken: its flags, its count and what follows

@@ -81,6 +81,9 @@ type Open struct {
 	Lease    LeaseKey
 	Oplock   Cache
 	Handle   Handle
+	// Former is a Link by which the client may know the file still: a rename of which
+	// it had no answer was under way when the server stopped. "": none.
+	Former string
 	// Closing says that somebody has been told in Effects.Close to end the open.
 	Closing bool
 	// OfStream marks an open of one of the file's alternate data streams. Those are files of

@@ -38,7 +38,10 @@ func (f *FS) flush(folder *node) {
 func (op *nameOp) follows(earlier *nameOp) bool {
 	for _, s := range op.steps {
 		for _, e := range earlier.steps {
-			if e.folder == s.folder && e.key == s.key || s.was.node != nil && s.was.node == e.folder {
+			switch {
+			case e.folder == s.folder && e.key == s.key, // the same name
+				s.was.node != nil && s.was.node == e.folder, // a folder that was emptied first
+				e.is.node == s.folder:                       // a folder that was made first
 				return true
 			}
 		}
@@ -57,11 +60,15 @@ func (s *step) do(entries map[string]link) {
 // names are entries of folders.
 type names map[*node]map[string]link
 
-// apply makes a change if what it builds upon is there.
-func (n names) apply(op *nameOp) {
+// apply makes a change if what it builds upon is there. made are the folders that
+// earlier changes have made and that a cut may have taken away.
+func (n names) apply(op *nameOp, made map[*node]bool) {
 	for _, s := range op.steps {
 		there := n.of(s.folder)[s.key]
 		gone := s.was.node
+		if made[s.folder] && !n.named(s.folder) {
+			return
+		}
 		if there.node != s.was.node || gone != nil && gone.dir && len(n.of(gone)) > 0 && !op.keeps(gone) {
 			return
 		}
@@ -69,6 +76,18 @@ func (n names) apply(op *nameOp) {
 	for _, s := range op.steps {
 		s.do(n.of(s.folder))
 	}
+}
+
+// named says whether a name leads to a folder.
+func (n names) named(folder *node) bool {
+	for _, entries := range n {
+		for _, l := range entries {
+			if l.node == folder {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // keeps says whether the node has a name after the change.
@@ -137,9 +156,15 @@ func (f *FS) survivors(rnd *rand.Rand) names {
 	if inOrder {
 		until, luck = rnd.IntN(until+1), 1
 	}
+	made := map[*node]bool{}
 	for _, op := range f.ops[:until] {
+		for _, s := range op.steps {
+			if s.is.node != nil && s.is.node.dir {
+				made[s.is.node] = true
+			}
+		}
 		if rnd.Float64() < luck {
-			left.apply(op)
+			left.apply(op, made)
 		}
 	}
 	return left

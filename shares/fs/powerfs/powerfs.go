@@ -14,7 +14,7 @@
 //     there or not. A rename from folder to folder is on stable storage when both are;
 //     until then it has happened as a whole or not at all, as journals have it.
 //   - Changes of different names get through in any order; of one name, and of a
-//     folder and what was taken out of it, in theirs.
+//     folder and what was put into it or taken out of it, in theirs.
 package powerfs
 
 import (
