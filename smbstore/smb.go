@@ -4,38 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cloudsoda/go-smb2"
 	"github.com/google/uuid"
+
+	"lunless/smbstore/client"
+	"lunless/smbstore/fscc"
+	"lunless/smbstore/smb2"
 )
 
-// smbStore is a folder on a share. Several may lie on one share's connections:
-// only the one that opened them closes them.
+// smbStore is a folder on a share. Several may lie on one share's session: only
+// the one that opened it closes it.
 type smbStore struct {
 	*smbShare
 	loc      Location
 	borrowed bool
 }
 
-// smbShare is a share over several connections. Requests for names go over the
-// first; files spread theirs over all.
+// smbShare is a share with the session it was connected to in.
 type smbShare struct {
-	loc        Location // that it was opened with
-	opts       Options
-	cred       Credentials
-	clientGUID [16]byte // one a store: the connections are one client's
-	conns      []*smbConn
-	ctx        context.Context // done when the store is closed
-	cancel     context.CancelFunc
-	control    *controlConn
-	closed     atomic.Bool
-	outage     outage
+	loc    Location // that it was opened with
+	opts   Options
+	cred   Credentials
+	client *client.Client
+	tree   *client.Tree
+	ctx    context.Context // done when the store is closed
+	cancel context.CancelFunc
+	closed atomic.Bool
+	// noOffload: the server has no offloaded copies.
+	noOffload atomic.Bool
 
 	mu    sync.Mutex // guards files
 	files map[*smbFile]struct{}
@@ -46,28 +47,39 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &smbShare{loc: l, opts: o, cred: cred, clientGUID: uuid.New(), files: map[*smbFile]struct{}{}}
-	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.control = &controlConn{store: s}
-	for range o.Connections {
-		s.conns = append(s.conns, &smbConn{store: s})
-	}
+	s := &smbShare{loc: l, opts: o, cred: cred, files: map[*smbFile]struct{}{}}
 	dctx, cancel := context.WithTimeout(ctx, o.RequestTimeout)
 	defer cancel()
-	first, err := s.dial(dctx)
-	if err != nil {
-		s.cancel()
-		if ctx.Err() == nil && dctx.Err() != nil {
+	if err := s.connect(dctx); err != nil {
+		if ctx.Err() == nil && (dctx.Err() != nil || errors.Is(err, client.ErrConnectionLost)) {
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, l.Addr(), err)
 		}
-		return nil, opError("open", l, err)
+		return nil, opError("open", l, mapSMB(err))
 	}
-	s.conns[0].cur = first
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return &smbStore{smbShare: s, loc: l}, nil
 }
 
+// connect logs on and connects to the share.
+func (s *smbShare) connect(ctx context.Context) (err error) {
+	s.client, err = client.Dial(ctx, client.Config{
+		Addr: s.loc.Addr(), ServerName: s.loc.Host, ClientGUID: smb2.GUID(uuid.New()),
+		Credentials:    client.Credentials{User: s.cred.User, Domain: s.cred.Domain, Password: s.cred.Password},
+		RequireSigning: s.opts.RequireSigning, Channels: s.opts.Connections, Depth: s.opts.Parallel,
+		RequestTimeout: s.opts.RequestTimeout, ReconnectTimeout: s.opts.ReconnectTimeout, Logger: s.opts.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	if s.tree, err = s.client.TreeConnect(ctx, s.loc.Share); err != nil {
+		_ = s.client.Close()
+		return fmt.Errorf("share %s: %w", s.loc.Share, err)
+	}
+	return nil
+}
+
 func (s *smbStore) Location() Location { return s.loc }
-func (s *smbStore) DeniesWrite() bool  { return false }
+func (s *smbStore) DeniesWrite() bool  { return true }
 
 // full is a name's path in the share.
 func (s *smbStore) full(name string) (string, error) {
@@ -80,41 +92,70 @@ func (s *smbStore) full(name string) (string, error) {
 	return path.Join(s.loc.Path, name), nil
 }
 
-// do runs one operation on names, again after a lost connection. fn is told
-// whether an earlier attempt was lost: what it then finds may be its own doing.
-func (s *smbStore) do(op, name string, fn func(sh *smb2.Share, p string, again bool) error) error {
-	return s.doSession(op, name, func(sess *session, p string, again bool) error { return fn(sess.share, p, again) })
+// lost reports whether an error means that the connection or the handle is gone,
+// rather than that the server refused.
+func lost(err error) bool {
+	return errors.Is(err, client.ErrHandleLost) || errors.Is(err, client.ErrConnectionLost)
 }
 
-func (s *smbStore) doSession(op, name string, fn func(sess *session, p string, again bool) error) error {
+// do runs one operation on names, again after a lost connection. fn is told
+// whether an earlier attempt was lost: what it then finds may be its own doing.
+func (s *smbStore) do(op, name string, fn func(p string, again bool) error) error {
 	p, err := s.full(name)
 	if err != nil {
 		return opError(op, s.loc.Join(name), err)
 	}
-	deadline := time.Now().Add(s.opts.ReconnectTimeout)
+	var deadline time.Time
 	for again := false; ; again = true {
-		sess, err := s.conns[0].get(deadline)
-		if err != nil {
-			return opError(op, s.loc.Join(name), err)
-		}
-		sess.begin()
-		err = fn(sess, p, again)
-		sess.end()
-		if !lost(err) {
+		err := fn(p, again)
+		switch {
+		case !lost(err):
 			return opError(op, s.loc.Join(name), mapSMB(err))
-		}
-		if time.Now().After(deadline) {
+		case deadline.IsZero():
+			deadline = time.Now().Add(s.opts.ReconnectTimeout)
+		case time.Now().After(deadline):
 			return opError(op, s.loc.Join(name), fmt.Errorf("%w: %w", ErrUnreachable, err))
 		}
-		s.opts.Logger.Info("connection lost, reconnecting", "server", s.loc.Addr(), "operation", op, "name", name, "error", err)
-		sess.kill()
+		s.opts.Logger.Info("connection lost, trying again", "server", s.loc.Addr(), "operation", op, "name", name, "error", err)
 	}
 }
 
+const shareAll = smb2.FileShareRead | smb2.FileShareWrite | smb2.FileShareDelete
+
+// with opens what a path leads to for the time of fn.
+func (s *smbStore) with(p string, o client.CreateOptions, fn func(f *client.File) error) error {
+	o.Share = shareAll
+	f, err := s.tree.Create(s.ctx, p, o)
+	if err != nil {
+		return err
+	}
+	if fn != nil {
+		err = fn(f)
+	}
+	return errors.Join(err, f.CloseContext(s.ctx))
+}
+
+// stat says what a path leads to.
+func (s *smbStore) stat(p string) (i client.CreateInfo, err error) {
+	err = s.with(p, client.CreateOptions{Access: smb2.FileReadAttributes, Disposition: smb2.FileOpen}, func(f *client.File) error {
+		i = f.Info()
+		return nil
+	})
+	return i, err
+}
+
+func isDir(i client.CreateInfo) bool { return i.Attributes&fscc.FILE_ATTRIBUTE_DIRECTORY != 0 }
+
+func (s *smbStore) mkdir(p string) error {
+	return s.with(p, client.CreateOptions{
+		Access: smb2.FileReadAttributes, Disposition: smb2.FileCreate, Options: smb2.FileDirectoryFile,
+	}, nil)
+}
+
 func (s *smbStore) Mkdir(name string) error {
-	return s.do("create folder", name, func(sh *smb2.Share, p string, again bool) error {
-		err := sh.Mkdir(p, 0o777)
-		if again && errors.Is(err, os.ErrExist) {
+	return s.do("create folder", name, func(p string, again bool) error {
+		err := s.mkdir(p)
+		if again && errors.Is(err, ErrExist) {
 			return ErrUncertain
 		}
 		return err
@@ -122,13 +163,13 @@ func (s *smbStore) Mkdir(name string) error {
 }
 
 func (s *smbStore) MkdirAll(name string) error {
-	return s.do("create folder", name, func(sh *smb2.Share, p string, _ bool) error {
+	return s.do("create folder", name, func(p string, _ bool) error {
 		if p == "" {
 			return nil
 		}
 		// Most often it is there, or only the last component is missing.
-		if st, err := sh.Stat(p); err == nil {
-			if !st.IsDir() {
+		if st, err := s.stat(p); err == nil {
+			if !isDir(st) {
 				return ErrExist
 			}
 			return nil
@@ -138,9 +179,9 @@ func (s *smbStore) MkdirAll(name string) error {
 		at := ""
 		for c := range strings.SplitSeq(p, "/") {
 			at = path.Join(at, c)
-			if err := sh.Mkdir(at, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+			if err := s.mkdir(at); err != nil && !errors.Is(err, ErrExist) {
 				// A share may refuse creation in a folder that exists.
-				if st, serr := sh.Stat(at); serr == nil && st.IsDir() {
+				if st, serr := s.stat(at); serr == nil && isDir(st) {
 					continue
 				}
 				return err
@@ -154,13 +195,15 @@ func (s *smbStore) Remove(name string) error {
 	if name == "" {
 		return opError("remove", s.loc, ErrIsRoot)
 	}
-	return s.do("remove", name, func(sh *smb2.Share, p string, again bool) error {
+	return s.do("remove", name, func(p string, again bool) error {
 		for patience := time.Now().Add(busyPatience); ; time.Sleep(20 * time.Millisecond) {
-			err := sh.Remove(p)
-			if code, _ := statusOf(err); code == statusSharingViolation && time.Now().Before(patience) {
+			err := s.with(p, client.CreateOptions{
+				Access: smb2.Delete | smb2.FileReadAttributes, Disposition: smb2.FileOpen, Options: smb2.FileOpenReparsePoint,
+			}, func(f *client.File) error { return f.Delete(s.ctx, true) })
+			if status, _ := client.StatusOf(err); status == smb2.StatusSharingViolation && time.Now().Before(patience) {
 				continue
 			}
-			if again && errors.Is(err, os.ErrNotExist) {
+			if again && errors.Is(err, ErrNotExist) {
 				return nil
 			}
 			return err
@@ -171,7 +214,7 @@ func (s *smbStore) Remove(name string) error {
 func (s *smbStore) RemoveAll(name string) error { return removeAll(s, name) }
 
 // busyPatience bounds how long a rename or a removal waits for a reader of a small
-// file, who holds it open for a few requests' time: the client in use opens
+// file, who holds it open for a few requests' time: there are clients that open
 // without FILE_SHARE_DELETE.
 const busyPatience = 3 * time.Second
 
@@ -183,24 +226,26 @@ func (s *smbStore) Rename(oldName, newName string) error {
 	if err != nil {
 		return opError("rename", s.loc.Join(oldName), err)
 	}
-	return s.do("rename", oldName, func(sh *smb2.Share, from string, again bool) error {
-		if st, err := sh.Stat(to); err == nil && st.IsDir() && !again {
+	return s.do("rename", oldName, func(from string, again bool) error {
+		if st, err := s.stat(to); err == nil && isDir(st) && !again {
 			return fmt.Errorf("to %s: %w", newName, ErrExist)
 		}
 		patience := time.Now().Add(busyPatience)
 		for {
-			err := sh.Rename(from, to)
-			code, _ := statusOf(err)
-			busy := code == statusSharingViolation || errors.Is(err, os.ErrPermission)
+			err := s.with(from, client.CreateOptions{
+				Access: smb2.Delete | smb2.FileReadAttributes, Disposition: smb2.FileOpen, Options: smb2.FileOpenReparsePoint,
+			}, func(f *client.File) error { return f.Rename(s.ctx, to, true) })
+			status, _ := client.StatusOf(err)
+			busy := status == smb2.StatusSharingViolation || errors.Is(err, ErrPermission)
 			if busy && time.Now().Before(patience) {
 				time.Sleep(20 * time.Millisecond)
 				continue
 			}
-			if again && errors.Is(err, os.ErrNotExist) {
+			if again && errors.Is(err, ErrNotExist) {
 				// Lost the first time. Gone from here and present there: it was done.
-				if _, serr := sh.Stat(to); serr == nil {
+				if _, serr := s.stat(to); serr == nil {
 					return nil
-				} else if errors.Is(serr, os.ErrNotExist) {
+				} else if errors.Is(serr, ErrNotExist) {
 					return ErrUncertain
 				}
 			}
@@ -211,37 +256,37 @@ func (s *smbStore) Rename(oldName, newName string) error {
 
 func (s *smbStore) ReadDir(name string) ([]Info, error) {
 	var infos []Info
-	err := s.do("list", name, func(sh *smb2.Share, p string, _ bool) error {
-		entries, err := sh.ReadDir(p)
-		if err != nil {
-			return err
-		}
-		infos = make([]Info, 0, len(entries))
-		for _, e := range entries {
-			if n := e.Name(); n == "." || n == ".." || strings.ContainsAny(n, "/\\\x00") {
-				continue // a name that leads elsewhere is none
-			}
-			infos = append(infos, smbInfo(e))
-		}
-		return nil
+	err := s.do("list", name, func(p string, _ bool) error {
+		infos = infos[:0]
+		return s.with(p, client.CreateOptions{
+			Access: smb2.FileListDirectory, Disposition: smb2.FileOpen, Options: smb2.FileDirectoryFile,
+		}, func(f *client.File) error {
+			return f.QueryDirectory(s.ctx, "*", func(e *fscc.DirEntry) error {
+				if n := e.Name; n == "." || n == ".." || strings.ContainsAny(n, "/\\\x00") {
+					return nil // a name that leads elsewhere is none
+				}
+				infos = append(infos, smbInfo(e.Name, e.Attributes, e.EndOfFile, e.LastWriteTime))
+				return nil
+			})
+		})
 	})
 	return infos, err
 }
 
-func smbInfo(st os.FileInfo) Info {
-	i := Info{Name: st.Name(), Dir: st.IsDir(), ModTime: st.ModTime()}
+func smbInfo(name string, attributes uint32, size int64, written fscc.Filetime) Info {
+	i := Info{Name: name, Dir: attributes&fscc.FILE_ATTRIBUTE_DIRECTORY != 0, ModTime: written.Time()}
 	if !i.Dir {
-		i.Size = st.Size()
+		i.Size = size
 	}
 	return i
 }
 
 func (s *smbStore) Stat(name string) (Info, error) {
 	var i Info
-	err := s.do("stat", name, func(sh *smb2.Share, p string, _ bool) error {
-		st, err := sh.Stat(p)
+	err := s.do("stat", name, func(p string, _ bool) error {
+		st, err := s.stat(p)
 		if err == nil {
-			i = smbInfo(st)
+			i = smbInfo(path.Base(p), st.Attributes, st.Size, st.Written)
 		}
 		return err
 	})
@@ -252,18 +297,14 @@ func (s *smbStore) Stat(name string) (Info, error) {
 // refuses to flush folders keeps their entries safe in its own way, or not at
 // all: there is nothing more a client can ask of it.
 func (s *smbStore) SyncDir(name string) error {
-	return s.do("sync", name, func(sh *smb2.Share, p string, _ bool) error {
-		d, err := sh.OpenFile(p, os.O_RDWR, 0o666)
-		if err != nil {
-			if code, ok := statusOf(err); ok && code == statusFileIsADirectory || errors.Is(err, os.ErrPermission) {
-				return nil
-			}
-			return err
-		}
-		defer d.Close()
-		err = d.Sync()
-		if code, ok := statusOf(err); ok && (code == statusInvalidParameter || code == statusNotSupported) ||
-			errors.Is(err, os.ErrPermission) {
+	return s.do("sync", name, func(p string, _ bool) error {
+		err := s.with(p, client.CreateOptions{
+			Access: smb2.FileListDirectory | smb2.FileAddFile | smb2.FileAddSubdirectory, Disposition: smb2.FileOpen,
+			Options: smb2.FileDirectoryFile,
+		}, func(f *client.File) error { return f.Flush(s.ctx) })
+		switch status, _ := client.StatusOf(err); status {
+		case smb2.StatusInvalidParameter, smb2.StatusNotSupported, smb2.StatusFileIsADirectory, smb2.StatusAccessDenied,
+			smb2.StatusInvalidDeviceRequest:
 			return nil
 		}
 		return err
@@ -277,16 +318,16 @@ func (s *smbStore) OpenFile(name string, flags Flags) (File, error) {
 	if name == "" && s.loc.Path == "" {
 		return nil, opError("open", s.loc, ErrIsRoot)
 	}
-	f := &smbFile{store: s, name: name, flags: flags, handles: make([]*handle, len(s.conns))}
-	err := s.doSession("open", name, func(sess *session, p string, again bool) error {
-		h, err := sess.share.OpenFile(p, openMode(flags), 0o666)
-		if again && flags&Exclusive != 0 && errors.Is(err, os.ErrExist) {
+	f := &smbFile{store: s, name: name, flags: flags}
+	err := s.do("open", name, func(p string, again bool) error {
+		h, err := s.tree.Create(s.ctx, p, openOptions(flags, s.opts))
+		if again && flags&Exclusive != 0 && errors.Is(err, ErrExist) {
 			return ErrUncertain
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			f.adopt(h)
 		}
-		return f.adopt(sess, h)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -300,40 +341,42 @@ func (s *smbStore) OpenFile(name string, flags Flags) (File, error) {
 	return f, nil
 }
 
-func openMode(flags Flags) int {
-	mode := os.O_RDONLY
-	switch flags & ReadWrite {
-	case Write:
-		mode = os.O_WRONLY
-	case ReadWrite:
-		mode = os.O_RDWR
+// openOptions are what the flags ask for. Handles that write, or keep others from
+// it, are to survive the connection, and on a share that is continuously available
+// the server too. Without a file's renaming and removal by others nothing of ours
+// goes on, so that is always allowed.
+func openOptions(flags Flags, o Options) client.CreateOptions {
+	c := client.CreateOptions{
+		Access: smb2.FileReadAttributes | smb2.Synchronize, Share: shareAll, Disposition: smb2.FileOpen,
+		Options: smb2.FileNonDirectoryFile, Attributes: fscc.FILE_ATTRIBUTE_NORMAL,
 	}
-	if flags&Create != 0 {
-		mode |= os.O_CREATE
+	if flags&Read != 0 {
+		c.Access |= smb2.FileReadData | smb2.FileReadEA
 	}
-	if flags&Exclusive != 0 {
-		mode |= os.O_EXCL
+	if flags&Write != 0 {
+		c.Access |= smb2.FileWriteData | smb2.FileAppendData | smb2.FileWriteAttributes | smb2.FileWriteEA
 	}
-	if flags&Truncate != 0 {
-		mode |= os.O_TRUNC
+	if flags&DenyWrite != 0 {
+		c.Share &^= smb2.FileShareWrite
 	}
-	return mode
+	if flags&(Write|DenyWrite) != 0 {
+		c.Durable, c.Timeout = client.Persistent, o.ReconnectTimeout
+	}
+	switch {
+	case flags&Exclusive != 0:
+		c.Disposition = smb2.FileCreate
+	case flags&(Create|Truncate) == Create|Truncate:
+		c.Disposition = smb2.FileOverwriteIf
+	case flags&Create != 0:
+		c.Disposition = smb2.FileOpenIf
+	case flags&Truncate != 0:
+		c.Disposition = smb2.FileOverwrite
+	}
+	return c
 }
 
 // closeWait is how long Close lets the server answer.
 const closeWait = 3 * time.Second
-
-// giveUp ends every connection, also one being made.
-func (s *smbShare) giveUp() {
-	s.cancel()
-	for _, c := range s.conns {
-		c.mu.Lock()
-		if c.cur != nil {
-			c.cur.kill()
-		}
-		c.mu.Unlock()
-	}
-}
 
 // Close closes the files still open, logs off and disconnects. It waits for a
 // silent server a few seconds at most.
@@ -347,29 +390,51 @@ func (s *smbStore) Close() error {
 		files = append(files, f)
 	}
 	s.mu.Unlock()
-	patience := time.AfterFunc(closeWait, s.giveUp)
+	patience := time.AfterFunc(closeWait, s.cancel)
 	defer patience.Stop()
 	var errs []error
 	for _, f := range files {
-		errs = append(errs, f.Close())
+		if err := f.Close(); s.ctx.Err() == nil {
+			errs = append(errs, err)
+		}
 	}
 	s.cancel()
-	s.control.close()
-	for _, c := range s.conns {
-		c.mu.Lock()
-		if c.cur != nil && !c.cur.dead.Load() {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-			_ = c.cur.share.WithContext(ctx).Umount()
-			_ = c.cur.sess.WithContext(ctx).Logoff()
-			cancel()
-		}
-		if c.cur != nil {
-			c.cur.kill()
-		}
-		c.mu.Unlock()
-	}
+	_ = s.client.Close()
 	if err := errors.Join(errs...); err != nil {
 		return opError("close", s.loc, err)
 	}
 	return nil
+}
+
+// mapSMB turns the client's errors into this package's.
+func mapSMB(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, client.ErrLogon):
+		return fmt.Errorf("%w (%w)", ErrLogon, err)
+	case errors.Is(err, client.ErrUnreachable):
+		return fmt.Errorf("%w (%w)", ErrUnreachable, err)
+	case errors.Is(err, client.ErrClosed), errors.Is(err, context.Canceled):
+		return ErrStoreClosed
+	}
+	status, _ := client.StatusOf(err)
+	var to error
+	switch status {
+	case smb2.StatusSharingViolation:
+		to = ErrSharing
+	case smb2.StatusDeletePending:
+		to = ErrNotExist
+	case smb2.StatusDiskFull:
+		to = ErrNoSpace
+	case smb2.StatusDirectoryNotEmpty:
+		to = ErrNotEmpty
+	case smb2.StatusBadNetworkName:
+		to = ErrNoShare
+	case smb2.StatusObjectNameInvalid:
+		to = ErrBadName
+	default:
+		return err
+	}
+	return fmt.Errorf("%w (%w)", to, err)
 }

@@ -131,11 +131,10 @@ func writeFill(f smbstore.File, fill byte) error {
 // file after what was written since.
 func TestSMBLateRequests(t *testing.T) {
 	for name, c := range map[string]struct {
-		link int // 0 carries reads and writes, 1 control codes
 		late func(f smbstore.File) error
 	}{
-		"write": {0, func(f smbstore.File) error { return writeFill(f, 2) }},
-		"hole": {1, func(f smbstore.File) error {
+		"write": {func(f smbstore.File) error { return writeFill(f, 2) }},
+		"hole": {func(f smbstore.File) error {
 			if err := f.(block.Puncher).PunchHole(0, 4096); !errors.Is(err, block.ErrNotSupported) {
 				return err
 			}
@@ -165,7 +164,7 @@ func TestSMBLateRequests(t *testing.T) {
 				if err := f.(block.Puncher).PunchHole(8192, 4096); err != nil {
 					t.Fatal(err)
 				}
-				l := r.now()[before+c.link]
+				l := r.now()[before]
 				l.up.Store(true)
 				passed := make(chan struct{})
 				time.AfterFunc(2400*time.Millisecond, func() { l.up.Store(false); close(passed) })
@@ -182,8 +181,8 @@ func TestSMBLateRequests(t *testing.T) {
 	}
 }
 
-// A connection that is lost while another has fallen silent: the silent one is
-// asked whether the server is the same, and must not be waited for.
+// A connection falls silent, and another, if there is one, is lost: neither may be
+// waited for longer than a silent server is.
 func TestSMBSilentConnection(t *testing.T) {
 	eachServer(t, func(t *testing.T, server *storetest.Server) {
 		r, at := startRelay(t, server)
@@ -201,11 +200,10 @@ func TestSMBSilentConnection(t *testing.T) {
 			within(t, 20*time.Second, "write", func() error { return writeFill(f, 1) })
 		}
 		links := r.now()
-		if len(links) != 2 {
-			t.Fatalf("%d connections", len(links))
-		}
 		links[0].up.Store(true)
-		links[1].cut()
+		if len(links) > 1 { // a server that binds no channels has one
+			links[1].cut()
+		}
 		within(t, 5*time.Second, "write", func() error { return writeFill(f, 2) })
 		got := make([]byte, 1)
 		within(t, 20*time.Second, "read", func() error { _, err := f.ReadAt(got, 0); return err })

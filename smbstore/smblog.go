@@ -1,12 +1,9 @@
 package smbstore
 
 import (
-	"errors"
 	"fmt"
 
-	"github.com/cloudsoda/go-smb2"
-
-	"lunless/smbstore/block"
+	"lunless/smbstore/client"
 )
 
 // logged is one acknowledged change: data at off; zeroes from off, if zero is not
@@ -21,49 +18,25 @@ type logged struct {
 // no memory, but time to write again.
 func (l *logged) weight() int64 { return 64 + int64(len(l.data)) + l.zero/64 }
 
-// intact reports whether nothing acknowledged and unsynced can have been lost:
-// there is no such thing, or every handle so far still lives. It is asked after
-// the new session was made: a handle that answers then shows that the server
-// has been the same all along.
-func (f *smbFile) intact(conn int) bool {
+// dirty reports whether something acknowledged is not synced.
+func (f *smbFile) dirty() bool {
 	f.logMu.Lock()
-	clean := len(f.log) == 0 && f.unloggedDone.Load() == f.unloggedSynced.Load()
-	f.logMu.Unlock()
-	if clean {
-		return true
-	}
-	for i, h := range f.handles {
-		if h == nil {
-			continue
-		}
-		if i == conn || h.sess.dead.Load() {
-			return false
-		}
-		h.sess.begin() // a server that is silent here as well is noticed
-		_, err := h.f.Stat()
-		h.sess.end()
-		if err != nil {
-			if lost(err) {
-				h.sess.kill()
-			}
-			return false
-		}
-	}
-	return true
+	defer f.logMu.Unlock()
+	return len(f.log) > 0 || f.unloggedDone.Load() > f.unloggedSynced.Load()
 }
 
-func (f *smbFile) replay(h *smb2.File) error {
+func (f *smbFile) replay(h *client.File) error {
 	f.logMu.Lock()
 	defer f.logMu.Unlock()
 	for _, l := range f.log {
 		var err error
 		switch {
 		case l.zero > 0:
-			err = zeroAgain(h, l.off, l.zero)
+			err = f.zeroAgain(h, l.off, l.zero)
 		case l.data == nil:
-			err = h.Truncate(l.off)
+			err = h.Truncate(f.store.ctx, l.off)
 		default:
-			_, err = h.WriteAt(l.data, l.off)
+			_, err = h.WriteAtContext(f.store.ctx, l.data, l.off)
 		}
 		if err != nil {
 			return fmt.Errorf("cannot repeat the unsynced write at %d: %w", l.off, err)
@@ -72,15 +45,18 @@ func (f *smbFile) replay(h *smb2.File) error {
 	return nil
 }
 
-// zeroAgain writes zeroes, up to the end of the file.
-func zeroAgain(h *smb2.File, off, n int64) error {
-	st, err := h.Stat()
+// zeroAgain zeroes a range, by writing if it must be, up to the end of the file.
+func (f *smbFile) zeroAgain(h *client.File, off, n int64) error {
+	if err := h.Zero(f.store.ctx, off, n); err == nil || lost(err) {
+		return err
+	}
+	size, err := h.Size(f.store.ctx)
 	if err != nil {
 		return err
 	}
-	zeroes := make([]byte, chunkSize)
-	for end := min(off+n, st.Size()); off < end; off += chunkSize {
-		if _, err := h.WriteAt(zeroes[:min(chunkSize, end-off)], off); err != nil {
+	zeroes := make([]byte, 1<<20)
+	for end := min(off+n, size); off < end; off += int64(len(zeroes)) {
+		if _, err := h.WriteAtContext(f.store.ctx, zeroes[:min(int64(len(zeroes)), end-off)], off); err != nil {
 			return err
 		}
 	}
@@ -127,37 +103,6 @@ func (f *smbFile) forget(end int) {
 	}
 	f.log = append([]logged(nil), f.log[n:]...)
 	f.logStart = end
-}
-
-// zeroed has the server zero a range, and logs that.
-func (f *smbFile) zeroed(off, n int64, change func() error) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.closed {
-		return block.ErrClosed
-	}
-	err := change()
-	if err == nil && n > 0 {
-		f.remember(logged{off: off, zero: n})
-	}
-	return err
-}
-
-// unlogged runs a change that is not in the log: should a connection be lost
-// before the next Sync, the file fails.
-func (f *smbFile) unlogged(change func() error) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.closed {
-		return block.ErrClosed
-	}
-	err := change()
-	if !errors.Is(err, block.ErrNotSupported) {
-		// If it is not supported, part of it may have been done; what the caller
-		// does instead covers that.
-		f.unloggedDone.Add(1)
-	}
-	return err
 }
 
 // forgetUnlogged notes that a Sync covered the first n.

@@ -59,6 +59,9 @@ type Config struct {
 	// MaxCredits is how many requests of up to 64 KiB may be outstanding on a
 	// connection (default 512, at most 8192).
 	MaxCredits int
+	// Depth is how many requests a large transfer keeps outstanding (default 8, at
+	// most 16).
+	Depth int
 	// RequestTimeout is how long a connection may stay silent with requests
 	// outstanding before it counts as lost (default 30 s). Half-way the server is
 	// asked whether it is there, so that slow requests do not end a connection.
@@ -117,6 +120,8 @@ func (c Config) withDefaults() (Config, error) {
 	c.Channels = min(max(c.Channels, 1), maxChannels)
 	orDefault(&c.MaxCredits, 512)
 	c.MaxCredits = min(max(c.MaxCredits, 1), maxCredits)
+	orDefault(&c.Depth, 8)
+	c.Depth = min(max(c.Depth, 1), maxDepth)
 	orDefault(&c.RequestTimeout, 30*time.Second)
 	orDefault(&c.ReconnectTimeout, time.Minute)
 	if c.Logger == nil {

@@ -65,6 +65,16 @@ func dialConn(ctx context.Context, cfg *Config, addr string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := startConn(cfg, addr, nc)
+	if err := c.negotiate(ctx); err != nil {
+		c.kill(err)
+		return nil, err
+	}
+	return c, nil
+}
+
+// startConn has a connection read and watched.
+func startConn(cfg *Config, addr string, nc net.Conn) *conn {
 	c := &conn{
 		cfg: cfg, nc: nc, addr: addr, pending: map[uint64]*call{},
 		done: make(chan struct{}), gone: make(chan struct{}),
@@ -75,11 +85,7 @@ func dialConn(ctx context.Context, cfg *Config, addr string) (*conn, error) {
 	c.br = bufio.NewReaderSize((*stampedReader)(c), readBuffer)
 	go c.readLoop()
 	go c.watch(cfg.RequestTimeout)
-	if err := c.negotiate(ctx); err != nil {
-		c.kill(err)
-		return nil, err
-	}
-	return c, nil
+	return c
 }
 
 // stampedReader reads from the connection and notes when bytes came.

@@ -163,6 +163,9 @@ func (f *File) open(ctx context.Context) error {
 				if err := pause(ctx, try); err != nil {
 					return err
 				}
+			} else if replay && refused.Status == smb2.StatusObjectNameCollision && f.opts.Disposition == smb2.FileCreate {
+				// A server that knows no replays may have found our own doing.
+				return &lostError{err}
 			} else if !(replay && refused.Status == smb2.StatusDuplicateObjectid) {
 				return err
 			} else if err = f.reclaimUnknown(ctx, l); err == nil {

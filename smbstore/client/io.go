@@ -10,10 +10,10 @@ import (
 )
 
 // Transfers of more than chunkSize bytes are cut into requests of that size, of
-// which depth are outstanding at a time: enough to fill a fast network.
+// which up to maxDepth are outstanding at a time.
 const (
 	chunkSize = 1 << 20
-	depth     = 8
+	maxDepth  = 16
 )
 
 // ReadAt is ReadAtContext without a context.
@@ -194,7 +194,7 @@ type piece struct {
 	n   int // bytes asked for
 }
 
-type pieces struct{ list [depth]piece }
+type pieces struct{ list [maxDepth]piece }
 
 var piecePool = sync.Pool{New: func() any { return new(pieces) }}
 
@@ -209,8 +209,8 @@ func (f *File) transfer(ctx context.Context, p []byte, off int64, write bool, fl
 	sent, done, head, flying := 0, 0, 0, 0
 	var fail error
 	for done < len(p) || flying > 0 {
-		for fail == nil && sent < len(p) && flying < depth {
-			x := &ring.list[(head+flying)%depth]
+		for fail == nil && sent < len(p) && flying < f.tree.client.cfg.Depth {
+			x := &ring.list[(head+flying)%maxDepth]
 			*x = f.launch(ctx, p[sent:min(sent+chunkSize, len(p))], off+int64(sent), write, flags)
 			x.off = sent
 			sent += x.n
@@ -220,7 +220,7 @@ func (f *File) transfer(ctx context.Context, p []byte, off int64, write bool, fl
 			break
 		}
 		x := ring.list[head]
-		head, flying = (head+1)%depth, flying-1
+		head, flying = (head+1)%maxDepth, flying-1
 		n, err := f.land(ctx, x, p[x.off:x.off+x.n], off+int64(x.off), write, flags)
 		if fail == nil {
 			done += n
