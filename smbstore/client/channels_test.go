@@ -12,6 +12,7 @@ import (
 
 // channelPeers bind several connections to a session.
 func channelPeers(t *testing.T, test func(t *testing.T, p *peer)) {
+	t.Run("lunless", func(t *testing.T) { t.Parallel(); test(t, startOurs(t, nil)) })
 	t.Run("samba", func(t *testing.T) {
 		t.Parallel()
 		test(t, startSamba(t, append(durableSamba, "server multi channel support = yes")...))

@@ -226,9 +226,6 @@ func TestControlCodes(t *testing.T) {
 
 func TestChangeNotify(t *testing.T) {
 	eachPeer(t, func(t *testing.T, p *peer) {
-		if p.ours {
-			return // not served yet
-		}
 		ctx := t.Context()
 		tree := mount(t, dial(t, p.config()))
 		o := client.CreateOptions{Access: smb2.FileListDirectory, Share: 7, Disposition: smb2.FileOpen, Options: smb2.FileDirectoryFile}

@@ -16,6 +16,7 @@ import (
 
 // durablePeers grant durable handles.
 func durablePeers(t *testing.T, test func(t *testing.T, p *peer)) {
+	t.Run("lunless", func(t *testing.T) { t.Parallel(); test(t, startOurs(t, nil)) })
 	t.Run("samba", func(t *testing.T) { t.Parallel(); test(t, startSamba(t, durableSamba...)) })
 }
 
