@@ -49,6 +49,7 @@ type Server struct {
 	mu        sync.Mutex // outermost but for stateMu
 	shares    map[string]*share
 	sessions  map[uint64]*session                 // GlobalSessionTable
+	ending    ending                              // sessions being taken down; locks itself
 	clients   map[smb2.GUID]map[*session]struct{} // by ClientGuid
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}

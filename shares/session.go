@@ -159,6 +159,7 @@ func (s *session) closeOpens(ctx context.Context, t *tree, why error) {
 // end takes the session down on all its channels: its requests in progress are
 // cancelled, its tree connects and opens closed. It may be called more than once.
 func (s *session) end(ctx context.Context, why error) {
+	defer s.srv.ending.begin(s.id)()
 	s.srv.forgetSession(s)
 	s.mu.Lock()
 	s.ended = true

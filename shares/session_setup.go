@@ -232,10 +232,10 @@ func (srv *Server) endPrevious(ctx context.Context, s *session, previous uint64)
 		return
 	}
 	old := srv.globalSession(previous)
-	if old == nil || !old.isValid() || old.anonymous || s.anonymous || old.user != s.user {
-		return
+	if old != nil && old.isValid() && !old.anonymous && !s.anonymous && old.user == s.user {
+		old.end(ctx, errReplaced)
 	}
-	old.end(ctx, errReplaced)
+	srv.ending.wait(ctx, previous) // it may have ended with its connection, or be about to
 }
 
 var errReplaced = errors.New("replaced by the client's new session")

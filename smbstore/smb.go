@@ -54,7 +54,7 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 		if ctx.Err() == nil && (dctx.Err() != nil || errors.Is(err, client.ErrConnectionLost)) {
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, l.Addr(), err)
 		}
-		return nil, opError("open", l, mapSMB(err))
+		return nil, opError("open", l, err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return &smbStore{smbShare: s, loc: l}, nil
@@ -69,11 +69,11 @@ func (s *smbShare) connect(ctx context.Context) (err error) {
 		RequestTimeout: s.opts.RequestTimeout, ReconnectTimeout: s.opts.ReconnectTimeout, Logger: s.opts.Logger,
 	})
 	if err != nil {
-		return err
+		return mapSMB(err)
 	}
 	if s.tree, err = s.client.TreeConnect(ctx, s.loc.Share); err != nil {
 		_ = s.client.Close()
-		return fmt.Errorf("share %s: %w", s.loc.Share, err)
+		return fmt.Errorf("share %s: %w", s.loc.Share, mapSMB(err))
 	}
 	return nil
 }
@@ -412,15 +412,23 @@ func mapSMB(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, client.ErrLogon):
+		if status, ok := client.StatusOf(err); ok {
+			err = status
+		}
 		return fmt.Errorf("%w (%w)", ErrLogon, err)
 	case errors.Is(err, client.ErrUnreachable):
 		return fmt.Errorf("%w (%w)", ErrUnreachable, err)
 	case errors.Is(err, client.ErrClosed), errors.Is(err, context.Canceled):
 		return ErrStoreClosed
+	case errors.Is(err, context.DeadlineExceeded):
+		return err
 	}
-	status, _ := client.StatusOf(err)
+	var refused *client.StatusError
+	if !errors.As(err, &refused) {
+		return err
+	}
 	var to error
-	switch status {
+	switch refused.Status {
 	case smb2.StatusSharingViolation:
 		to = ErrSharing
 	case smb2.StatusDeletePending:
@@ -434,7 +442,14 @@ func mapSMB(err error) error {
 	case smb2.StatusObjectNameInvalid:
 		to = ErrBadName
 	default:
-		return err
+		for _, e := range []error{ErrNotExist, ErrExist, ErrPermission} {
+			if errors.Is(refused, e) {
+				to = e
+			}
+		}
+		if to == nil {
+			return err
+		}
 	}
-	return fmt.Errorf("%w (%w)", to, err)
+	return fmt.Errorf("%w (%w)", to, refused.Status)
 }

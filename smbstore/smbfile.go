@@ -209,8 +209,7 @@ func (f *smbFile) Sync() error {
 		return nil
 	})
 	if err != nil && f.flags&Write != 0 {
-		var refused *client.StatusError
-		if errors.As(err, &refused) {
+		if _, refused := client.StatusOf(err); refused && !lost(err) {
 			f.failed.Store(true)
 		}
 	}

@@ -144,7 +144,7 @@ func (s *session) widen() {
 	s.mu.Unlock()
 	for n := 0; ; n++ {
 		s.mu.Lock()
-		if len(s.list()) >= cfg.Channels || s.over.Load() || s.single {
+		if len(s.list()) >= cfg.Channels || s.over.Load() || s.single || s.client.ctx.Err() != nil {
 			s.widening = false
 			s.mu.Unlock()
 			return
@@ -154,7 +154,10 @@ func (s *session) widen() {
 		if err == nil {
 			continue
 		}
-		cfg.Logger.Info("no further channel", "server", cfg.Addr, "error", err)
+		if s.client.ctx.Err() != nil {
+			continue
+		}
+		cfg.Logger.Debug("no further channel", "server", cfg.Addr, "error", err)
 		if _, refused := StatusOf(err); refused {
 			s.mu.Lock()
 			s.single = true
