@@ -57,7 +57,7 @@ soak-storage:
 soak-pdus:
 	PDUS=$(PDUS) testdata/soak.sh TestMutatedPDUs ./shares
 soak-state:
-	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state
+	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state ./shares
 
 # Linux's own SMB client, in a guest: random operations, and a server that is killed.
 GUEST_SECONDS ?= 600

@@ -277,13 +277,15 @@ func (d *driver) use(op *statetest.Op, id OpenID) (s string, wait bool) {
 		if r := d.record(); r.find(id) < 0 {
 			return "unknown", false
 		}
+		if op.Kind == "write" && tok.MustBreak(id) {
+			if s, wait = d.breaking(op, func(t Ticket) Change { return BreakForWrite(id, t) }); wait || s != "ok" {
+				return s, wait
+			}
+		}
 		if tok.Conflicts(id, off, n, op.Kind == "write") {
 			return "locked", false
 		}
-		if op.Kind == "read" || !tok.MustBreak(id) {
-			return "ok", false
-		}
-		return d.breaking(op, func(t Ticket) Change { return BreakForWrite(id, t) })
+		return "ok", false
 	case "size":
 		return d.breaking(op, func(t Ticket) Change { return BreakForSize(id, t) })
 	case "rename":

@@ -23,6 +23,9 @@ type lockWait struct {
 	op   *Op
 }
 
+// Locked says whether anything is locked.
+func (m *Model) Locked() bool { return m.anyLock() }
+
 func (m *Model) anyLock() bool {
 	return slices.ContainsFunc(m.Opens, func(o *Open) bool { return len(o.locks) > 0 })
 }

@@ -172,10 +172,13 @@ func (m *Model) use(o *Open, op *Op) (status string, wait bool) {
 		m.remove(o)
 		return "ok", false
 	case "read", "write":
+		if op.Kind == "write" && m.take("data", o.Client, o.Key, o) {
+			return "", true
+		}
 		if m.lockedFor(o, op) {
 			return "locked", false
 		}
-		return "ok", op.Kind == "write" && m.take("data", o.Client, o.Key, o)
+		return "ok", false
 	case "size":
 		return "ok", m.take("data", o.Client, o.Key, o)
 	case "lock":
