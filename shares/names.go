@@ -41,6 +41,9 @@ func parsePath(name string) (p pathName, err error) {
 		if more && (suffix.data || suffix.stream != "") {
 			return p, smb2.StatusObjectNameInvalid // no folder
 		}
+		if file == "" && c != "" && (more || len(components) > 0) {
+			return p, smb2.StatusObjectNameInvalid // a stream of nothing
+		}
 		if file == "." || file == ".." {
 			return p, smb2.StatusObjectPathSyntaxBad // not to be sent (MS-FSCC 2.1.5.1), and not resolved
 		}

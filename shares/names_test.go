@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"lunless/shares/fs"
 	"lunless/smbstore/smb2"
 )
 
@@ -40,6 +41,8 @@ func TestParsePath(t *testing.T) {
 		{`a::`, pathName{}, smb2.StatusObjectNameInvalid},
 		{`a:s:$DATA:`, pathName{}, smb2.StatusObjectNameInvalid},
 		{`a:s:t:$DATA`, pathName{}, smb2.StatusObjectNameInvalid},
+		{`a\:s`, pathName{}, smb2.StatusObjectNameInvalid},
+		{`::$INDEX_ALLOCATION\a`, pathName{}, smb2.StatusObjectNameInvalid},
 		{`a:s\`, pathName{}, smb2.StatusObjectNameInvalid},
 		{`a:s\b`, pathName{}, smb2.StatusObjectNameInvalid},
 		{`a:`, pathName{}, smb2.StatusObjectNameInvalid},
@@ -71,12 +74,34 @@ func FuzzParsePath(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		p, err := parsePath(name)
-		if err != nil || p.path == "" {
+		if err != nil {
 			return
+		}
+		if p.path == "" {
+			p.path = "root"
+		}
+		if strings.ContainsAny(p.stream, "\\/:\x00") || p.stream != "" && (p.data || p.index || p.trailing) {
+			t.Errorf("%q became %+v", name, p)
 		}
 		parts := strings.Split(p.path, "/")
 		if strings.ContainsAny(p.path, "\\:\x00") || slices.Contains(parts, "") || slices.Contains(parts, ".") || slices.Contains(parts, "..") {
 			t.Errorf("%q became %q", name, p.path)
+		}
+	})
+}
+
+// What parseStreamRename lets through is a stream's name, or none.
+func FuzzStreamRename(f *testing.F) {
+	for _, s := range []string{":a", "::$DATA", ":a:$data", ":a:b:c", ":", "::"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if !strings.HasPrefix(name, ":") {
+			return
+		}
+		got, err := parseStreamRename(name)
+		if err == nil && got != "" && fs.CheckStreamName(got) != nil {
+			t.Errorf("%q became %q", name, got)
 		}
 	})
 }

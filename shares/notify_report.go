@@ -186,6 +186,16 @@ func (o *open) reportRename(ctx context.Context, from, to string, replaced bool)
 	o.share.report(ctx, gone, come)
 }
 
+// reportStreamRename reports that a stream has another name. No action says so.
+func (o *open) reportStreamRename(ctx context.Context, from, to string) {
+	path, err := o.file.Name()
+	if err != nil || fscc.UpcaseName(from) == fscc.UpcaseName(to) {
+		return
+	}
+	o.tree.share.report(ctx, change{path + ":" + from, fscc.FILE_ACTION_REMOVED_STREAM, smb2.NotifyChangeStreamName},
+		change{path + ":" + to, fscc.FILE_ACTION_ADDED_STREAM, smb2.NotifyChangeStreamName})
+}
+
 // reportLink reports a new link (MS-FSA 2.1.5.15.7).
 func (o *open) reportLink(ctx context.Context, to string, replaced bool) {
 	o.folderChanged(ctx, to)

@@ -11,16 +11,15 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// renameStream gives a stream of the open's file another name (MS-FSA
-// 2.1.5.15.12.1): the open's own, or the unnamed one, whose data goes to a new
-// stream.
+// renameStream gives the open's stream another name (MS-FSA 2.1.5.15.12.1), or
+// none, which makes its data the file's.
 func (r *request) renameStream(ctx context.Context, in *fscc.RenameInfo) error {
 	o := r.open
 	to, err := parseStreamRename(in.Name)
 	switch {
 	case err != nil:
 		return err
-	case in.RootDirectory != 0, to == "" && o.isOfFolder(ctx), o.dir:
+	case in.RootDirectory != 0, to == "" && o.baseFile().Dir(), o.dir:
 		return smb2.StatusInvalidParameter
 	}
 	names := &r.tree.share.names
@@ -31,16 +30,27 @@ func (r *request) renameStream(ctx context.Context, in *fscc.RenameInfo) error {
 	} else if err != nil {
 		return err
 	}
+	if o.stream == nil {
+		return smb2.StatusNotSupported // the unnamed stream keeps its data
+	}
 	if to == "" {
 		return o.streamToFile(ctx, in.ReplaceIfExists)
 	}
 	if err := r.checkStreamTarget(ctx, to, in.ReplaceIfExists); err != nil {
 		return err
 	}
-	if o.stream != nil {
-		return o.stream.RenameStream(ctx, to, in.ReplaceIfExists)
+	old, err := o.stream.StreamName()
+	if err != nil {
+		return err
 	}
-	return o.fileToStream(ctx, to)
+	if err := o.stream.RenameStream(ctx, to, in.ReplaceIfExists); err != nil {
+		return err
+	}
+	o.reportStreamRename(ctx, old, to)
+	if o.ca {
+		return o.tree.fs.SyncParent(ctx, o.file)
+	}
+	return nil
 }
 
 // parseStreamRename is the new name of a stream: :name, :name:$DATA or ::$DATA.
@@ -63,9 +73,6 @@ func (o *open) baseFile() fs.File {
 	}
 	return o.file
 }
-
-// isOfFolder says whether the open is of a stream of a folder.
-func (o *open) isOfFolder(context.Context) bool { return o.stream != nil && o.stream.Base().Dir() }
 
 // checkStreamTarget asks whether a stream may take the name: no other has it, or, with
 // replace, an empty one that nobody has open.
@@ -102,5 +109,28 @@ func (r *request) checkStreamTarget(ctx context.Context, name string, replace bo
 	return err
 }
 
-func (o *open) streamToFile(context.Context, bool) error   { return smb2.StatusNotSupported }
-func (o *open) fileToStream(context.Context, string) error { return smb2.StatusNotSupported }
+// streamToFile makes the data of an open stream its file's. Nobody else may have
+// either of them open: the open is of neither afterwards, and reads and writes
+// nothing any more.
+func (o *open) streamToFile(ctx context.Context, replace bool) error {
+	base := o.stream.Base()
+	if !replace {
+		info, err := base.Stat(ctx)
+		if err != nil {
+			return err
+		}
+		if info.Size > 0 {
+			return smb2.StatusObjectNameCollision
+		}
+	}
+	for _, id := range []fs.FileID{base.ID(), o.fileID} {
+		if _, err := o.store.Update(ctx, id, state.OpenAlone(o.stateID())); err != nil {
+			return err
+		}
+	}
+	if err := o.stream.RenameStream(ctx, "", replace); err != nil {
+		return err
+	}
+	o.modified(ctx, smb2.NotifyChangeSize|smb2.NotifyChangeLastWrite)
+	return nil
+}

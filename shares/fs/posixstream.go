@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"path"
 	"strings"
 	"sync/atomic"
@@ -180,8 +181,8 @@ func (s *posixStream) Streams(ctx context.Context) ([]StreamInfo, error) { retur
 func (s *posixStream) Close() error {
 	s.touch()
 	err := s.posixFile.Close()
-	if err2 := s.base.Close(); err == nil {
-		err = err2
+	if base := s.base.Close(); err == nil || errors.Is(err, ErrClosed) && base == nil { // it may have become its file
+		err = base
 	}
 	return err
 }
@@ -359,8 +360,73 @@ func (s *posixStream) RenameStream(ctx context.Context, newName string, replace 
 	if !s.fd.acquire() {
 		return s.fail(op, ErrClosed)
 	}
-	defer s.leave()
-	return fail(op, s.base.label+":"+newName, s.rename(root, newName, replace))
+	if newName == "" {
+		err = s.become(ctx, root)
+		s.leave()
+		if err == nil {
+			err = s.posixFile.Close()
+		}
+	} else {
+		err = s.rename(root, newName, replace)
+		s.leave()
+	}
+	return fail(op, s.base.label+":"+newName, err)
+}
+
+// maxBecome bounds what is copied from a stream to its file in one call, bytes.
+const maxBecome = 64 << 20
+
+// become makes the stream's data its file's. The stream goes when the file has
+// the data on stable storage.
+func (s *posixStream) become(ctx context.Context, root int) error {
+	if s.base.dir {
+		return ErrIsDir
+	}
+	st, err := statFD(s.fd.fd)
+	if err != nil {
+		return err
+	}
+	if st.Size > maxBecome {
+		return ErrNotSupported
+	}
+	name, err := s.streamName(root)
+	if err != nil {
+		return err
+	}
+	dir, err := s.base.streamsDir(root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	from, err := s.fs.reopen(s.posixFile, ReadData)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := s.fs.reopen(s.base, WriteData)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	if err := to.Truncate(ctx, 0); err != nil {
+		return err
+	}
+	if _, err := to.CopyRange(ctx, from, 0, 0, int64(st.Size)); err != nil {
+		return err
+	}
+	if err := to.Sync(ctx); err != nil {
+		return err
+	}
+	return again(func() error { return unix.Unlinkat(dir, storedStreamName(name), 0) })
+}
+
+// reopen opens the same object for other access.
+func (p *POSIX) reopen(f *posixFile, access Access) (*posixFile, error) {
+	fd, err := unix.FcntlInt(uintptr(f.fd.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return p.newFile(fd, f.label, access)
 }
 
 func (s *posixStream) rename(root int, newName string, replace bool) error {

@@ -40,6 +40,10 @@ type Stream interface {
 	// RenameStream gives the stream another name within its file. With replace a
 	// stream that has the name is replaced in one step, else it gives ErrExist.
 	// Nothing happens where the names are the same but for case (MS-FSA 2.1.5.15.12.1).
+	//
+	// Without a name the data becomes that of the file itself, which loses its own: the
+	// Stream is closed with that, but for what it says of its Base. That is a
+	// copy, which a store may refuse for large ones (ErrNotSupported).
 	RenameStream(ctx context.Context, newName string, replace bool) error
 }
 

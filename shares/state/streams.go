@@ -23,6 +23,16 @@ func AddStreamOpen(o Open) Change {
 	}
 }
 
+// OpenAlone fails with ErrSharingViolation if others have the file open, itself or its streams.
+func OpenAlone(id OpenID) Change {
+	return func(r Record) (Record, Effects, error) {
+		if slices.ContainsFunc(r.Opens, func(o Open) bool { return o.ID != id }) {
+			return r, Effects{}, ErrSharingViolation
+		}
+		return r, Effects{}, nil
+	}
+}
+
 // fileOpens counts the opens of the file itself.
 func (r *Record) fileOpens() (n int) {
 	for i := range r.Opens {
