@@ -26,7 +26,8 @@ var controlCodes = []smb2.CtlCode{
 	fscc.FSCTL_OFFLOAD_READ, fscc.FSCTL_SET_ZERO_DATA, fscc.FSCTL_SET_DEFECT_MANAGEMENT, fscc.FSCTL_FILE_LEVEL_TRIM,
 	fscc.FSCTL_OFFLOAD_WRITE, fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE, fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE_EX,
 	fscc.FSCTL_SET_COMPRESSION, fscc.FSCTL_SET_INTEGRITY_INFORMATION, fscc.FSCTL_LMR_SET_LINK_TRACKING_INFORMATION,
-	0x00090000, 0x00090240, 0x00110000, 0x00090318, 0x0009031C, 0x00090300, 0x00090304, 0, 0xFFFFFFFF,
+	smb2.FsctlSVHDXSyncTunnel, smb2.FsctlSVHDXAsyncTunnel, smb2.FsctlQuerySharedVirtualDiskSupport, smb2.FsctlStorageQoSControl,
+	0x00090000, 0x00090240, 0x00110000, 0x00090318, 0x0009031C, 0, 0xFFFFFFFF,
 }
 
 func (c *pduClient) ioctlSeed() seed {
@@ -34,7 +35,8 @@ func (c *pduClient) ioctlSeed() seed {
 	if c.m.IntN(2) == 0 { // those that do something
 		code = pick(c.m, smb2.FsctlSrvCopychunk, smb2.FsctlSrvCopychunkWrite, fscc.FSCTL_SET_ZERO_DATA, fscc.FSCTL_FILE_LEVEL_TRIM,
 			fscc.FSCTL_QUERY_ALLOCATED_RANGES, fscc.FSCTL_SET_SPARSE, smb2.FsctlSrvRequestResumeKey, smb2.FsctlPipeWait,
-			fscc.FSCTL_SET_COMPRESSION, fscc.FSCTL_GET_OBJECT_ID)
+			fscc.FSCTL_SET_COMPRESSION, fscc.FSCTL_GET_OBJECT_ID, fscc.FSCTL_OFFLOAD_READ, fscc.FSCTL_OFFLOAD_WRITE,
+			fscc.FSCTL_QUERY_FILE_REGIONS)
 	}
 	id := c.anyFile()
 	switch code {
@@ -93,17 +95,20 @@ func (c *pduClient) controlInput(code smb2.CtlCode) []byte {
 	case fscc.FSCTL_SET_COMPRESSION:
 		return encoded(&fscc.CompressionState{Format: uint16(m.IntN(3))})
 	case fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE:
-		return encoded(&fscc.DuplicateExtents{SourceOffset: off, ByteCount: n})
+		return encoded(&fscc.DuplicateExtents{SourceFileID: fileIDBytes(w.again), SourceOffset: off &^ 4095, ByteCount: n &^ 4095})
 	case fscc.FSCTL_DUPLICATE_EXTENTS_TO_FILE_EX:
-		return encoded(&fscc.DuplicateExtentsEx{DuplicateExtents: fscc.DuplicateExtents{SourceOffset: off, ByteCount: n}})
+		return encoded(&fscc.DuplicateExtentsEx{DuplicateExtents: fscc.DuplicateExtents{
+			SourceFileID: fileIDBytes(w.again), SourceOffset: off &^ 4095, ByteCount: n &^ 4095}, Flags: uint32(m.IntN(2))})
 	case fscc.FSCTL_OFFLOAD_READ:
-		return encoded(&fscc.OffloadReadInput{CopyLength: uint64(n)})
+		return encoded(&fscc.OffloadReadInput{FileOffset: uint64(off&8191) &^ 511, CopyLength: uint64(n) &^ 511, TokenTimeToLive: uint32(m.IntN(3000))})
 	case fscc.FSCTL_OFFLOAD_WRITE:
-		return encoded(&fscc.OffloadWriteInput{CopyLength: uint64(n)})
-	case fscc.FSCTL_SET_INTEGRITY_INFORMATION, fscc.FSCTL_SET_INTEGRITY_INFORMATION_EX:
+		return encoded(&fscc.OffloadWriteInput{FileOffset: uint64(off&8191) &^ 511, CopyLength: uint64(n) &^ 511, Token: zeroToken()})
+	case fscc.FSCTL_SET_INTEGRITY_INFORMATION:
 		return encoded(&fscc.SetIntegrity{Algorithm: 2})
+	case fscc.FSCTL_SET_INTEGRITY_INFORMATION_EX:
+		return encoded(&fscc.SetIntegrityEx{Enable: m.IntN(2) == 0})
 	case fscc.FSCTL_QUERY_FILE_REGIONS:
-		return encoded(&fscc.FileRegion{Offset: off, Length: n})
+		return encoded(&fscc.FileRegion{Offset: off, Length: n, Usage: uint32(m.IntN(4))})
 	}
 	return m.bytes(m.IntN(2) * m.IntN(128))
 }
