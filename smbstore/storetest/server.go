@@ -45,7 +45,7 @@ func newServer(t testing.TB, user string) *Server {
 		s.Kill()
 		os.RemoveAll(dir)
 	})
-	for _, d := range []string{"vms", "other"} {
+	for _, d := range []string{"vms", "other", "ca"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,8 @@ var Servers = map[string]func(testing.TB) *Server{
 	"lunless": StartLunless,
 }
 
-// StartLunless builds and starts `lunless serve`.
+// StartLunless builds and starts `lunless serve`. It has a third share, "ca", which
+// is continuously available.
 func StartLunless(t testing.TB) *Server {
 	t.Helper()
 	s := newServer(t, "hv")
@@ -149,7 +150,8 @@ func StartLunless(t testing.TB) *Server {
 	}
 	s.command = func() *exec.Cmd {
 		return exec.Command(bin, "serve", "--data", data, "--listen", fmt.Sprintf("127.0.0.1:%d", s.Port),
-			"--share", "vms="+filepath.Join(s.Dir, "vms"), "--share", "other="+filepath.Join(s.Dir, "other"))
+			"--share", "vms="+filepath.Join(s.Dir, "vms"), "--share", "other="+filepath.Join(s.Dir, "other"),
+			"--share", "ca="+filepath.Join(s.Dir, "ca")+",ca")
 	}
 	s.Start(t)
 	return s
