@@ -217,7 +217,7 @@ func (c *pduClient) rpcPDU() []byte {
 	if m.IntN(3) == 0 {
 		q := &rpc.Bind{CallID: 1, Alter: m.IntN(4) == 0, MaxXmit: 4280, MaxRecv: 4280}
 		for i := range 1 + m.IntN(3) {
-			q.Contexts = append(q.Contexts, rpc.Context{ID: uint16(i), Abstract: pick(m, rpc.SyntaxSrvsvc, rpc.SyntaxWkssvc, rpc.SyntaxNDR),
+			q.Contexts = append(q.Contexts, rpc.Context{ID: uint16(i), Abstract: pick(m, rpc.SyntaxSrvsvc, rpc.SyntaxWkssvc, rpc.SyntaxLsarpc, rpc.SyntaxNDR),
 				Transfer: []rpc.Syntax{rpc.SyntaxNDR, rpc.SyntaxNDR64}})
 		}
 		return mustEncode(q.Encode())
@@ -226,10 +226,14 @@ func (c *pduClient) rpcPDU() []byte {
 	op := pick(m, uint16(rpc.OpNetrShareEnum), rpc.OpNetrShareEnumSticky, rpc.OpNetrShareGetInfo, rpc.OpNetrServerGetInfo,
 		rpc.OpNetrRemoteTOD, rpc.OpNetrSessionEnum, rpc.OpNetrWkstaGetInfo, 60)
 	level := pick(m, uint32(0), 1, 2, 100, 101, 501, 502, 503)
-	switch op {
-	case rpc.OpNetrShareEnum, rpc.OpNetrShareEnumSticky:
+	if c.world.lsa {
+		op = c.lsaCall(e)
+	}
+	switch {
+	case c.world.lsa:
+	case op == rpc.OpNetrShareEnum, op == rpc.OpNetrShareEnumSticky:
 		(&rpc.ShareEnumRequest{Server: `\\server`, Level: level, PreferredMax: pick(m, ^uint32(0), 0, 100), HasResume: m.IntN(2) == 0}).Encode(e)
-	case rpc.OpNetrShareGetInfo:
+	case op == rpc.OpNetrShareGetInfo:
 		(&rpc.ShareGetInfoRequest{Server: `\\server`, Share: "vms", Level: level}).Encode(e)
 	default:
 		(&rpc.LevelRequest{Server: `\\server`, Level: level}).Encode(e)

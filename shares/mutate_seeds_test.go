@@ -17,6 +17,7 @@ type world struct {
 	again     smb2.FileID // the same file once more: its locks are in file's way
 	folder    smb2.FileID
 	pipe      smb2.FileID
+	lsa       bool          // the pipe is lsarpc
 	made      []smb2.FileID // by messages that did more than they should have
 }
 
@@ -42,7 +43,7 @@ func (c *pduClient) furnish(share, name string) error {
 	if err := c.openFiles(share, name); err != nil {
 		return err
 	}
-	return c.openPipe("srvsvc")
+	return c.openPipe(pick(c.m, "srvsvc", "lsarpc"))
 }
 
 func (c *pduClient) openFiles(share, name string) error {
@@ -99,8 +100,12 @@ func (c *pduClient) openPipe(name string) error {
 		return nil
 	}
 	// With the interface bound, calls get as far as their parameters.
+	syntax := rpc.SyntaxSrvsvc
+	if c.world.lsa = name == "lsarpc"; c.world.lsa {
+		syntax = rpc.SyntaxLsarpc
+	}
 	bind := &rpc.Bind{CallID: 1, MaxXmit: 4280, MaxRecv: 4280, Contexts: []rpc.Context{
-		{Abstract: rpc.SyntaxSrvsvc, Transfer: []rpc.Syntax{rpc.SyntaxNDR}}}}
+		{Abstract: syntax, Transfer: []rpc.Syntax{rpc.SyntaxNDR}}}}
 	q := &smb2.IoctlRequest{CtlCode: smb2.FsctlPipeTransceive, FileID: m.FileID, Input: mustEncode(bind.Encode()),
 		MaxOutputResponse: 4096, Flags: smb2.IoctlIsFSCTL}
 	return c.demand(c.pdu(smb2.CommandIoctl, c.world.ipc, q, nil, 4096), &smb2.IoctlResponse{})

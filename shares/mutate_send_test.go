@@ -411,7 +411,7 @@ func (s *pduSender) after(list []response, sent ...[]byte) error {
 		return nil
 	}
 	if len(list) > 0 && list[0].hdr.Status == smb2.StatusPipeDisconnected {
-		err := c.openPipe("srvsvc")
+		err := c.openPipe(pick(c.m, "srvsvc", "lsarpc"))
 		if errors.Is(err, smb2.StatusInsufficientResources) { // those that mutated messages opened are in the way
 			s.drop()
 			return nil

@@ -236,6 +236,18 @@ func TestSetBasic(t *testing.T) {
 	if got := basic(id); got.LastWriteTime != before {
 		t.Errorf("frozen write time moved after the close")
 	}
+	// A change time is kept with the file, and stays under what else its open changes.
+	if st := c.setInfo(id, fscc.FileBasicInformation, &fscc.BasicInfo{ChangeTime: day, Attributes: fscc.FILE_ATTRIBUTE_HIDDEN}); st != 0 {
+		t.Fatal(st)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if st := c.setInfo(id, fscc.FileBasicInformation, &fscc.BasicInfo{Attributes: fscc.FILE_ATTRIBUTE_ARCHIVE}); st != 0 {
+		t.Fatal(st)
+	}
+	c.closeFile(id)
+	if id = c.open("file", rightsAll, 0); basic(id).ChangeTime != day {
+		t.Errorf("change time %v after its open has been closed, want %v", basic(id).ChangeTime.Time(), day.Time())
+	}
 	for _, bad := range []struct {
 		set  fscc.BasicInfo
 		want smb2.Status

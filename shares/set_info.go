@@ -47,6 +47,7 @@ func (r *request) setInfo(ctx context.Context, req *smb2.SetInfoRequest) error {
 	default:
 		err = smb2.StatusInvalidParameter
 	}
+	o.times.wrote() // what has been set may have moved times that are pinned
 	if err == nil && o.ca {
 		err = o.flush(ctx)
 	}
