@@ -33,6 +33,9 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	if c.path, err = c.r.deleting(ctx, f); err != nil {
 		return nil, err
 	}
+	if err := c.recognize(ctx, f); err != nil {
+		return nil, err
+	}
 	if err := c.checkDisposition(&info); err != nil {
 		return nil, err
 	}
@@ -62,7 +65,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	if c.made {
 		c.action = smb2.FileCreated
 	}
-	if c.overwrites() {
+	if c.overwrites() && !c.made {
 		err := c.overwrite(ctx, f)
 		if err == nil && o.ca {
 			err = o.flush(ctx)
@@ -106,7 +109,7 @@ func (c *creation) checkKind(info *fs.Info) error {
 func (c *creation) checkDisposition(info *fs.Info) error {
 	d := c.req.CreateDisposition
 	switch {
-	case d == smb2.FileOpen || d == smb2.FileOpenIf:
+	case d == smb2.FileOpen || d == smb2.FileOpenIf, c.made:
 		return nil
 	case info.Dir && c.name.path == "":
 		return smb2.StatusAccessDenied
@@ -145,7 +148,7 @@ func (c *creation) transientRights() fscc.AccessMask {
 func (c *creation) checkAccess(ctx context.Context, f fs.File, info *fs.Info, transient fscc.AccessMask) error {
 	const writes = fscc.FILE_WRITE_DATA | fscc.FILE_APPEND_DATA
 	readOnly := !info.Dir && info.Attributes&fscc.FILE_ATTRIBUTE_READONLY != 0
-	if readOnly && (c.desired&writes != 0 || c.overwrites()) {
+	if readOnly && !c.made && (c.desired&writes != 0 || c.overwrites()) {
 		return smb2.StatusAccessDenied
 	}
 	want := c.desired | transient
@@ -234,6 +237,7 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 	} else {
 		opts.Attributes |= fscc.FILE_ATTRIBUTE_ARCHIVE
 	}
+	opts.Mark = c.mark()
 	f, err := c.r.tree.fs.Create(ctx, c.name.path, opts)
 	if err != nil {
 		return nil, err

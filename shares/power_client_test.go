@@ -125,6 +125,7 @@ func (c *powerClient) create(dir bool) *powerRequest {
 		}
 		d := smb2.DurableRequestV2{Flags: smb2.DurableFlagPersistent, CreateGUID: s.guid}
 		q.Contexts = append(q.Contexts, d.Context())
+		s.request = q
 		s.mayHandle(handleState{open: true})
 	}
 	next := facts{name: path}
@@ -147,7 +148,7 @@ func (c *powerClient) create(dir bool) *powerRequest {
 		if err != nil {
 			return err
 		}
-		s.id = f.ID()
+		s.id, s.fid = f.ID(), m.FileID
 		f.Close()
 		s.now = next
 		c.settled(s)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"lunless/shares/fs"
+	"lunless/smbstore/smb2"
 )
 
 const (
@@ -43,6 +44,8 @@ type slot struct {
 	data   [powerSectors]map[uint32]bool
 
 	guid      [16]byte // of the persistent open, zero if there never was one
+	fid       smb2.FileID
+	request   *smb2.CreateRequest
 	handle    handleState
 	handleMay []handleState
 }

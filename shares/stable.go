@@ -1,11 +1,13 @@
 package shares
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
 
 	"lunless/shares/fs"
+	"lunless/smbstore/smb2"
 )
 
 // What is on stable storage when a request is answered.
@@ -29,11 +31,9 @@ import (
 // 3.3.5.9.10). Power lost before 2 leaves no file: the replay makes it. Power lost
 // after 3 leaves all of it: the replay finds the open by its CreateGuid, and is
 // answered as it would have been. In between the file is there and nobody has it
-// open: a replay that opens what exists opens it, having lost nothing, because
-// nobody has been told of the file; one with FILE_CREATE fails with
-// STATUS_OBJECT_NAME_COLLISION, as it would had another client been faster, which
-// cannot be told apart. The other way round, the open before the file, there would
-// be handles to reclaim of files that never were.
+// open; it bears the CreateGuid as a mark, which has been there before the name, so
+// that the replay knows it as its own and is answered that it has made it. To begin
+// with 3 would be wrong: there would be handles to reclaim of files that never were.
 
 // flush puts the open's file on stable storage, its names too.
 func (o *open) flush(ctx context.Context) error {
@@ -119,4 +119,31 @@ func (c *creation) settleNew(ctx context.Context, f fs.File) error {
 		err = errors.Join(err, s.FS.Remove(context.WithoutCancel(ctx), f))
 	}
 	return err
+}
+
+// mark is what a file is made with by which a replay of its CREATE knows it: nil
+// unless the request is for a persistent handle. A file with more to it than can be
+// made in one step has none.
+func (c *creation) mark() []byte {
+	d := c.ctxs.durableV2
+	if d == nil || d.CreateGUID.IsZero() || d.Flags&smb2.DurableFlagPersistent == 0 || !c.r.tree.share.ContinuouslyAvailable ||
+		c.wantDir || c.name.stream != "" || c.ctxs.extendedAttributes != nil {
+		return nil
+	}
+	client := c.r.conn.neg.clientGUID
+	return append(append([]byte{}, client[:]...), d.CreateGUID[:]...)
+}
+
+// recognize sees whether f has been made by the request itself, which is a replay.
+func (c *creation) recognize(ctx context.Context, f fs.File) error {
+	want := c.mark()
+	if want == nil || c.r.hdr.Flags&smb2.FlagReplayOperation == 0 {
+		return nil
+	}
+	have, err := fs.Mark(ctx, f)
+	if err != nil || !bytes.Equal(have, want) {
+		return err
+	}
+	c.made = true
+	return nil
 }

@@ -112,6 +112,8 @@ func (f *faultFile) CloneRange(ctx context.Context, src File, srcOff, dstOff, n 
 	return CloneRange(ctx, f.inner, src, srcOff, dstOff, n)
 }
 
+func (f *faultFile) Mark(ctx context.Context) ([]byte, error) { return Mark(ctx, f.inner) }
+
 func (f *faultFile) Snapshot(ctx context.Context, off, n int64) (File, error) {
 	if err := f.ask(OpSnapshot); err != nil {
 		return nil, err

@@ -114,6 +114,7 @@ type CreateOptions struct {
 	Attributes         Attributes
 	SecurityDescriptor []byte // self-relative (MS-DTYP 2.4.6), stored as it is; nil stores none
 	AllocationSize     int64  // room to reserve, 0 none: ErrNoSpace if there is not that much, ignored where the store cannot
+	Mark               []byte // of a file: kept with it for good, and on stable storage before its name is (Marked); nil none
 }
 
 // FS is the tree behind one share. Names are relative to the share's root,

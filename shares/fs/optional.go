@@ -77,3 +77,16 @@ func NewWatch(f File, off, n int64) (*Watch, error) {
 	}
 	return nil, ErrNotSupported
 }
+
+// Marked is a File that keeps what CreateOptions.Mark said.
+type Marked interface {
+	Mark(ctx context.Context) ([]byte, error)
+}
+
+// Mark is Marked.Mark; nil if the file has none, or cannot.
+func Mark(ctx context.Context, f File) ([]byte, error) {
+	if m, ok := f.(Marked); ok {
+		return m.Mark(ctx)
+	}
+	return nil, nil
+}

@@ -61,6 +61,8 @@ func (f readOnlyFile) CloneRange(context.Context, File, int64, int64, int64) err
 	return refuse("clone range", f)
 }
 
+func (f readOnlyFile) Mark(ctx context.Context) ([]byte, error) { return Mark(ctx, f.File) }
+
 func (f readOnlyFile) Snapshot(ctx context.Context, off, n int64) (File, error) {
 	return Snapshot(ctx, f.File, off, n)
 }

@@ -163,6 +163,13 @@ func (p *POSIX) createIn(dir int, base, name string, opts CreateOptions) (*posix
 	if taken != "" {
 		return nil, ErrExist
 	}
+	if opts.Mark != nil && !opts.Dir {
+		f, err := p.createMarked(place{dir, keyOf(&st), base}, name, opts)
+		if err == unix.ENOENT {
+			err = ErrPathNotExist // the folder has been removed
+		}
+		return f, err
+	}
 	p.creating.Add(1)
 	defer p.creating.Add(-1)
 	changed := p.changing(dir)

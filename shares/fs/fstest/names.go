@@ -2,6 +2,7 @@ package fstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -142,7 +143,28 @@ func testCreateOptions(e *env) {
 			}
 		}
 	}
+	for _, access := range []fs.Access{0, fs.ReadData, fs.WriteData, readWrite} {
+		name := fmt.Sprintf("marked-%d", access)
+		f := e.createWith(name, fs.CreateOptions{Mark: []byte("a mark"), Access: access, Attributes: 2, SecurityDescriptor: sd, AllocationSize: 5000})
+		e.cannotCreate(name, fs.ErrExist)
+		e.name(f, name)
+		for _, f := range []fs.File{f, e.open(name, 0)} {
+			mark, err := fs.Mark(ctx, f)
+			got, err2 := f.SecurityDescriptor(ctx)
+			if info := e.stat(f); info.Attributes != 2 || info.Links != 1 || string(got) != string(sd) || string(mark) != "a mark" || err != nil || err2 != nil {
+				e.Errorf("%+v, mark %q, security descriptor %q, %v, %v", info, mark, got, err, err2)
+			}
+		}
+		if access&fs.WriteData != 0 {
+			e.write(f, 0, "data")
+		} else if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, fs.ErrPermission) {
+			e.Errorf("write: %v", err)
+		}
+	}
 	f := e.createWith("metadata", fs.CreateOptions{})
+	if mark, err := fs.Mark(ctx, f); mark != nil || err != nil {
+		e.Errorf("mark nobody gave: %q, %v", mark, err)
+	}
 	_, err := f.WriteAt([]byte("x"), 0)
 	e.is(err, fs.ErrPermission)
 	_, err = f.ReadAt(make([]byte, 1), 0)

@@ -130,7 +130,7 @@ func (f *FS) Cut(rnd *rand.Rand, at func()) *FS {
 		if c := copies[n]; c != nil {
 			return c
 		}
-		c := &node{id: n.id, dir: n.dir, live: metas[n], stable: metas[n]}
+		c := &node{id: n.id, dir: n.dir, live: metas[n], stable: metas[n], mark: n.mark}
 		copies[n] = c
 		if !n.dir {
 			c.data = out.supply.Plug(images[n.data])

@@ -36,6 +36,14 @@ func (f *file) Close() error {
 	return nil
 }
 
+// Mark implements fs.Marked.
+func (f *file) Mark(context.Context) ([]byte, error) {
+	if f.closed.Load() {
+		return nil, fs.ErrClosed
+	}
+	return f.node.mark, nil
+}
+
 func (f *file) Name() (name string, err error) {
 	err = f.fs.look(context.Background(), func() error {
 		switch {

@@ -53,6 +53,7 @@ type node struct {
 
 	entries map[string]*entry // of a folder, by folded name
 	kept    map[string]link   // of a folder: entries on stable storage
+	mark    []byte            // on stable storage from the beginning
 	links   int
 	folders map[*node]bool // that SyncParent has to flush besides the one the file is in
 }
@@ -220,7 +221,10 @@ func (f *FS) Create(ctx context.Context, name string, opts fs.CreateOptions) (fs
 		n.data = data
 		n.live.attributes, n.live.sd = opts.Attributes&settable, opts.SecurityDescriptor
 		if !opts.Dir {
-			n.live.allocation = opts.AllocationSize
+			n.live.allocation, n.mark = opts.AllocationSize, opts.Mark
+		}
+		if n.mark != nil { // so is all it is made with
+			n.stable = n.live
 		}
 		n.changed()
 		op := f.begin()
