@@ -205,8 +205,8 @@ func TestLeaseBreaks(t *testing.T) {
 			{leased(1, 1, "RH"), "=RH"}, {leased(2, 2, "RH"), "=RH"}, {BreakForRename(1, 1), "L2 RH>R!, wait"}, {ack(2, "R"), "retry"}, {BreakForRename(1, 1), ""}}},
 		{"of RWH too", []doing{{leased(1, 1, "RWH"), "=RWH"}, {BreakForRename(0, 1), "L1 RWH>RW!, wait"}}},
 		{"a delete takes handles", []doing{{leased(1, 1, "RH"), "=RH"}, {plain(2), "=0"}, {BreakForDelete(2, 1), "L1 RH>R!, wait"}}},
-		{"a delete on close does when it comes", []doing{
-			{leased(1, 1, "RH"), "=RH"}, {plain(2, deleting), "=0"}, {RemoveOpen(2, false), "L1 RH>R!"}}},
+		{"a delete on close does when it is known, and does not wait", []doing{
+			{leased(1, 1, "RH"), "=RH"}, {plain(2, deleting), "L1 RH>R!, =0"}, {ack(1, "R"), ""}, {leased(3, 1, "RH"), "=RH"}, {RemoveOpen(2, false), "L1 RH>R!"}}},
 		{"a security descriptor takes handles (SET_SECURITY)", []doing{{leased(1, 1, "RH"), "=RH"}, {plain(2), "=0"}, {BreakForSecurity(2, 1), "L1 RH>R!, wait"}}},
 		{"a change in a folder takes its leases but the parent's (PARENT_OBJECT)", []doing{
 			{leased(1, 1, "RH", folder), "=RH"}, {leased(2, 2, "R", folder), "=R"},

@@ -64,6 +64,9 @@ func AddOpen(q OpenRequest) Change {
 		case b.wait:
 			return b.suspend(q.Ticket)
 		}
+		if q.Open.DeleteOnClose { // others shall let go of what they only cache, as with BreakForDelete
+			b.breakLeases(CacheHandle)
+		}
 		r.Opens = append(slices.Clip(r.Opens), q.Open)
 		r.grant(&q)
 		r.grantDurability(&q)

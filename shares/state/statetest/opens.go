@@ -64,6 +64,9 @@ func (m *Model) open(op *Op) (status string, wait bool) {
 	if wait {
 		return "", true
 	}
+	if op.DeleteOnClose {
+		m.takeLeases("handles", op.Client, op.Key)
+	}
 	return m.add(op), false
 }
 
