@@ -86,18 +86,18 @@ func (srv *Server) offloadRead(ctx context.Context, o *open, in *fscc.OffloadRea
 	}
 	out := new(fscc.OffloadReadOutput)
 	n := min(want, alignUp(info.Size-off, sector), offloadMaxLength)
-	hole, rest, err := leadingHole(ctx, o.file, off, n, info.Size)
+	l, err := layoutAt(ctx, o.file, off, n, info.Size)
 	if err != nil {
 		return nil, err
 	}
-	if hole -= hole % sector; hole >= min(n, offloadLeastHole) {
-		out.Token = zeroToken()
-		out.TransferLength = uint64(hole)
-		if rest || n == hole && off+want > info.Size && off+n >= info.Size {
+	if hole := l.hole - l.hole%sector; hole >= min(n, offloadLeastHole) {
+		out.Token, out.TransferLength = zeroToken(), uint64(hole)
+		if !l.data {
 			out.Flags = fscc.OFFLOAD_READ_FLAG_ALL_ZERO_BEYOND_CURRENT_RANGE
 		}
 		return out, nil
 	}
+	n = min(n, alignUp(l.length, sector))
 	t, err := newOffload(ctx, o, off, min(n, info.Size-off), n)
 	if err != nil {
 		return nil, err
@@ -115,28 +115,49 @@ func (srv *Server) offloadRead(ctx context.Context, o *open, in *fscc.OffloadRea
 		return nil, smb2.StatusFileClosed
 	}
 	out.Token, out.TransferLength = t.token(), uint64(n)
-	if off+want > info.Size && off+n >= info.Size {
+	if !l.more && off+n >= l.end && (off+want > info.Size || off+n < info.Size) {
 		out.Flags = fscc.OFFLOAD_READ_FLAG_ALL_ZERO_BEYOND_CURRENT_RANGE
 	}
 	return out, nil
 }
 
-// leadingHole tells how much of [off, off+n) is a hole at its start, and whether
-// there is nothing else up to the file's end.
-func leadingHole(ctx context.Context, f fs.File, off, n, size int64) (hole int64, rest bool, err error) {
-	errData := errors.New("data")
-	first := size
-	err = f.Allocated(ctx, off, size-off, func(at, _ int64) error {
-		first = at
-		return errData
+// layout is what a file has from an offset on.
+type layout struct {
+	hole   int64 // bytes without data at the start, at most what was asked about
+	data   bool  // there is data from there on
+	length int64 // up to the next long hole behind data, or more than was asked about
+	end    int64 // of the data seen, in the file
+	more   bool  // there is data behind the end, or may be
+}
+
+var errSeen = errors.New("seen enough")
+
+// layoutAt looks at [off, off+n) of a file of size bytes, and on to the next data.
+func layoutAt(ctx context.Context, f fs.File, off, n, size int64) (layout, error) {
+	l := layout{hole: n, end: off}
+	err := f.Allocated(ctx, off, size-off, func(at, m int64) error {
+		switch {
+		case !l.data:
+			l.data = true
+			l.hole = min(at-off, n)
+		case at-l.end >= offloadLeastHole:
+			l.more = true
+			return errSeen
+		}
+		if l.end = at + m; l.end-off >= n {
+			l.more = l.end < size
+			return errSeen
+		}
+		return nil
 	})
-	if err != nil && !errors.Is(err, errData) {
-		return 0, false, err
+	if err != nil && !errors.Is(err, errSeen) {
+		return l, err
 	}
-	if err == nil {
-		return n, true, nil
+	l.length = l.end - off
+	if !l.more && size-l.end < offloadLeastHole {
+		l.length = size - off
 	}
-	return min(first-off, n), false, nil
+	return l, nil
 }
 
 // offloadWrite writes what a token stands for (MS-FSA 2.1.5.10.21, MS-HVRS C0004).

@@ -292,6 +292,16 @@ func TestOffloadEdges(t *testing.T) {
 		out.Flags != fscc.OFFLOAD_READ_FLAG_ALL_ZERO_BEYOND_CURRENT_RANGE {
 		t.Errorf("the last hole: %v, %d bytes, flags %#x", st, out.TransferLength, out.Flags)
 	}
+	// Data, then a hole: a token for the one, and word of the other.
+	out, st = c.offloadRead(hole, fscc.OffloadReadInput{FileOffset: 4 << 20, CopyLength: 4 << 20})
+	if st != 0 || out.TransferLength != 1<<20 || out.Token == zeroToken() ||
+		out.Flags != fscc.OFFLOAD_READ_FLAG_ALL_ZERO_BEYOND_CURRENT_RANGE {
+		t.Errorf("data before a hole: %v, %d bytes, flags %#x", st, out.TransferLength, out.Flags)
+	}
+	out, st = c.offloadRead(hole, fscc.OffloadReadInput{FileOffset: 2 << 20, CopyLength: 1 << 20})
+	if st != 0 || out.TransferLength != 1<<20 || out.Token != zeroToken() || out.Flags != 0 {
+		t.Errorf("in a hole: %v, %d bytes, flags %#x", st, out.TransferLength, out.Flags)
+	}
 	if n, st := c.offloadWrite(dst, fscc.OffloadWriteInput{FileOffset: 512, CopyLength: 1 << 20, TransferOffset: 1 << 40, Token: zeroToken()}); st != 0 || n != 1<<20 {
 		t.Errorf("zeroes: %v, %d bytes", st, n)
 	}
