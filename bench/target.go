@@ -12,9 +12,10 @@ import (
 // TargetOptions say how a target is opened.
 type TargetOptions struct {
 	Store       smbstore.Options
-	Connections int   // TCP connections, each with an open of its own; 1 for a local file or a virtual disk
-	Size        int64 // of a file that must be made; 0 demands that it exists
-	Keep        bool  // leave a file that was made
+	Client      Client // Own if ""; the file must be there for others
+	Connections int    // TCP connections, each with an open of its own; 1 for a local file or a virtual disk
+	Size        int64  // of a file that must be made; 0 demands that it exists
+	Keep        bool   // leave a file that was made
 	Seed        uint64
 	Progress    func(done, total int64) // of filling a file that was made
 }
@@ -36,6 +37,12 @@ func OpenTarget(ctx context.Context, l smbstore.Location, o TargetOptions) (t *T
 			err = errors.Join(err, t.Close())
 		}
 	}()
+	if o.Client != "" && o.Client != Own {
+		if l.IsLocal() {
+			return t, fmt.Errorf("%s is not on a share, %s has no use for it", l, o.Client)
+		}
+		return t, t.openForeign(ctx, l, o)
+	}
 	first, err := t.openStore(ctx, l, o.Store)
 	if err != nil {
 		return t, err

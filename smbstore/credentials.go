@@ -85,10 +85,10 @@ func (c *Credentials) setUser(s string) {
 	c.User = s
 }
 
-// resolve finds the credentials for l: given ones, then the file's, then the
+// ResolveCredentials finds the credentials for l: given ones, then the file's, then the
 // location's user with the environment's password, then the prompt. The user of
 // the location wins over the file's.
-func (o *Options) resolve(ctx context.Context, l Location) (Credentials, error) {
+func (o *Options) ResolveCredentials(ctx context.Context, l Location) (Credentials, error) {
 	if o.Credentials != nil {
 		c := *o.Credentials
 		if c.User == "" && l.User != "" {

@@ -119,11 +119,11 @@ func TestLoadCredentials(t *testing.T) {
 func TestResolveCredentials(t *testing.T) {
 	t.Setenv(PasswordVariable, "fromenv")
 	l, _ := ParseLocation("smb://hv@h/s")
-	if c, err := (&Options{}).resolve(t.Context(), l); err != nil || c.User != "hv" || c.Password != "fromenv" {
+	if c, err := (&Options{}).ResolveCredentials(t.Context(), l); err != nil || c.User != "hv" || c.Password != "fromenv" {
 		t.Errorf("%#v %v", c, err)
 	}
 	l.User = ""
-	if _, err := (&Options{}).resolve(t.Context(), l); !errors.Is(err, ErrNoCredentials) {
+	if _, err := (&Options{}).ResolveCredentials(t.Context(), l); !errors.Is(err, ErrNoCredentials) {
 		t.Errorf("no user: %v", err)
 	}
 }

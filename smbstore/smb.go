@@ -43,7 +43,7 @@ type smbShare struct {
 }
 
 func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
-	cred, err := o.resolve(ctx, l)
+	cred, err := o.ResolveCredentials(ctx, l)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,14 +86,22 @@ func (f *loadFlags) loads() ([]bench.Options, error) {
 	return loads, nil
 }
 
-func (f *loadFlags) open(c *cobra.Command, location string) (*bench.Target, error) {
+// clientFlag says who speaks SMB for a target.
+func clientFlag(c *cobra.Command, name, of string) *string {
+	return c.Flags().String(name, string(bench.Own), "SMB client for "+of+": lunless, go-smb2 or hirochachacha; the others need a raw file that exists")
+}
+
+func (f *loadFlags) open(c *cobra.Command, location, client string) (*bench.Target, error) {
 	l, err := smbstore.ParseLocation(location)
 	if err != nil {
 		return nil, usageError{err}
 	}
+	if !slices.Contains(bench.Clients, bench.Client(client)) {
+		return nil, usageError{fmt.Errorf("client %q: want one of %v", client, bench.Clients)}
+	}
 	bar := newProgress("filling "+l.Base(), size)
 	defer bar.done()
-	return bench.OpenTarget(c.Context(), l, bench.TargetOptions{Store: *f.store, Connections: max(f.store.Connections, 1),
+	return bench.OpenTarget(c.Context(), l, bench.TargetOptions{Store: *f.store, Client: bench.Client(client), Connections: max(f.store.Connections, 1),
 		Size: int64(f.size), Keep: f.keep, Seed: f.seed, Progress: bar.set})
 }
 
@@ -103,6 +112,7 @@ filled, and removed in the end. A file that exists is overwritten by workloads
 that write: do not point them at a disk you need.`,
 		Example: "  lunless bench run --target smb://hv@fs1/vms/bench.dat --workload randread-4k,randwrite-4k --duration 10s --json"}
 	target := c.Flags().String("target", "", "location of the file or virtual disk (required)")
+	client := clientFlag(c, "client", "the target")
 	pid := c.Flags().Int("server-pid", 0, "server process on this machine whose CPU is reported, with its children's")
 	f := addLoadFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
@@ -113,7 +123,7 @@ that write: do not point them at a disk you need.`,
 		if err != nil {
 			return err
 		}
-		t, err := f.open(c, *target)
+		t, err := f.open(c, *target, *client)
 		if err != nil {
 			return err
 		}
@@ -125,7 +135,7 @@ that write: do not point them at a disk you need.`,
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", o.Name, *target, err)
 			}
-			r.Target = *target
+			r.Target = sideName(*target, *client)
 			results = append(results, r)
 		}
 		if len(results) == 1 && wantJSON(c) {
@@ -147,6 +157,8 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		Example: "  lunless bench compare --a smb://hv@127.0.0.1:4450/vms/a --b smb://hv@127.0.0.1:4451/vms/b --a-pid 100 --b-pid 200 --rounds 5"}
 	a := c.Flags().String("a", "", "location of target A (required)")
 	b := c.Flags().String("b", "", "location of target B (required)")
+	aClient := clientFlag(c, "a-client", "A")
+	bClient := clientFlag(c, "b-client", "B")
 	aPID := c.Flags().Int("a-pid", 0, "server process of A on this machine")
 	bPID := c.Flags().Int("b-pid", 0, "server process of B on this machine")
 	rounds := c.Flags().Int("rounds", 5, "how often each is run")
@@ -162,12 +174,12 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		if err != nil {
 			return err
 		}
-		ta, err := f.open(c, *a)
+		ta, err := f.open(c, *a, *aClient)
 		if err != nil {
 			return err
 		}
 		defer closing(&err, ta)
-		tb, err := f.open(c, *b)
+		tb, err := f.open(c, *b, *bClient)
 		if err != nil {
 			return err
 		}
@@ -175,8 +187,8 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		results := []bench.Comparison{}
 		for _, o := range loads {
 			bar := newProgress(o.Name, func(n int64) string { return fmt.Sprint(n, " rounds") })
-			r, err := bench.Compare(c.Context(), bench.Side{Name: *a, Devices: ta.Devices, ServerPID: *aPID},
-				bench.Side{Name: *b, Devices: tb.Devices, ServerPID: *bPID}, o, *rounds,
+			r, err := bench.Compare(c.Context(), bench.Side{Name: sideName(*a, *aClient), Devices: ta.Devices, ServerPID: *aPID},
+				bench.Side{Name: sideName(*b, *bClient), Devices: tb.Devices, ServerPID: *bPID}, o, *rounds,
 				func(round int, _, _ bench.Result) { bar.set(int64(round), int64(*rounds)) })
 			bar.done()
 			if err != nil {
@@ -191,6 +203,14 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		})
 	}
 	return c
+}
+
+// sideName says of a target by whose client it is reached, if not by our own.
+func sideName(location, client string) string {
+	if bench.Client(client) == bench.Own {
+		return location
+	}
+	return location + " by " + client
 }
 
 func benchReport() *cobra.Command {
