@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-storage soak-pdus soak-state soak-guest
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-storage soak-pdus soak-load soak-state soak-guest
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -48,6 +48,10 @@ CUTS ?= 20000
 RUNS ?= 30
 PDUS ?= 1000000
 STEPS ?= 1000000
+CONNS ?= 1500
+OPENS ?= 10000
+BUSY ?= 200
+LOAD_SECONDS ?= 20
 soak-disks:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./smbstore/vhdx ./smbstore/vhd ./smbstore
 soak-cuts:
@@ -56,6 +60,8 @@ soak-storage:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:
 	PDUS=$(PDUS) testdata/soak.sh TestMutatedPDUs ./shares
+soak-load:
+	CONNS=$(CONNS) OPENS=$(OPENS) BUSY=$(BUSY) LOAD_SECONDS=$(LOAD_SECONDS) testdata/soak.sh TestLoad ./shares
 soak-state:
 	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state ./shares
 

@@ -24,6 +24,10 @@ type asyncOp struct {
 	run     func(ctx context.Context) error // what is left to do
 }
 
+// freeAsync is how many requests of a connection may go async however many there
+// are of others.
+const freeAsync = 16
+
 // newAsync enters r among the connection's async requests.
 func (c *conn) newAsync(r *request) (*asyncOp, error) {
 	op := &asyncOp{
@@ -35,6 +39,10 @@ func (c *conn) newAsync(r *request) (*asyncOp, error) {
 	if c.ended || len(c.async) >= c.srv.cfg.Limits.Async {
 		return nil, smb2.StatusInsufficientResources
 	}
+	if len(c.async) >= freeAsync && c.srv.asyncs.Load() >= int64(c.srv.cfg.Limits.AllAsync) {
+		return nil, smb2.StatusInsufficientResources
+	}
+	c.srv.asyncs.Add(1)
 	c.lastAsync++
 	op.id = c.lastAsync
 	op.ctx, op.cancel = context.WithCancelCause(c.ctx)
@@ -102,6 +110,7 @@ func (c *conn) finishAsync(op *asyncOp, f *frameRun) (next *asyncOp, err error) 
 	err = op.run(op.ctx)
 	c.mu.Lock()
 	delete(c.async, op.id)
+	c.srv.asyncs.Add(-1)
 	c.mu.Unlock()
 	op.cancel(nil)
 	switch {

@@ -53,6 +53,8 @@ func (r *request) checkBinding(s *session) error {
 		return smb2.StatusRequestNotAccepted // note 290
 	case s.dialect != c.neg.dialect, r.hdr.Flags&smb2.FlagSigned == 0 && !r.encrypted:
 		return smb2.StatusInvalidParameter
+	case r.channel.bound.Load() && s.signer != nil && !s.signer.Verify(r.msg):
+		return smb2.StatusAccessDenied // 3.3.5.2.4 comes before 3.3.5.5
 	case r.channel.bound.Load():
 		return smb2.StatusRequestNotAccepted
 	case !s.isValid():

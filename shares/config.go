@@ -63,21 +63,31 @@ type Share struct {
 
 // Limits bound what clients may take. A zero field means its default.
 type Limits struct {
-	Connections int           // at a time; default 10000
-	Credits     int           // a connection (MS-SMB2 3.3.1.2); default 8192
-	Workers     int           // data requests of a connection that wait for disks at a time; default 64
-	InFlight    int           // bytes those may hold in buffers; default 64 MiB
-	Sessions    int           // a connection; default 1024
-	Trees       int           // a session; default 4096
-	Opens       int           // a session; default 65536
-	AllOpens    int           // of all sessions; default half of the files this process may have open
-	Async       int           // requests of a connection that have gone async; default 4096
-	Transfer    int           // bytes of one READ, WRITE or transaction; default and most 8 MiB
-	Login       time.Duration // from accept to the first authenticated session; default 10 s
-	Idle        time.Duration // without a request and without an open file; default 15 min
-	Break       time.Duration // for a client to acknowledge an oplock or lease break; default 35 s (MS-SMB2 3.3.2.1, note 217)
-	Durable     time.Duration // a durable open is kept without its client, where that asks for no other time; default 60 s
-	Write       time.Duration // a response may take to be taken off our hands; default 30 s
+	Connections       int // at a time; default 10000
+	ClientConnections int // of one client address; default 2048
+	Strangers         int // connections of one client address without an authenticated session; default 256
+	ClientOpens       int // of one client address, durable ones without a session among them; default 3/4 of AllOpens
+	AllWorkers        int // Workers of all connections, each of which has at least one; default 4096
+	ClientWorkers     int // Workers of one client address, each connection's first not counted; default 1024
+	AllInFlight       int // InFlight of all connections; one that holds less than its share does not wait; default 1 GiB
+	AllAsync          int // Async of all connections; default 65536
+	// Guesses is how many failed log-ons of a client address are answered at once;
+	// further ones have to wait for longer and longer. Default 5; less than 0: no limit.
+	Guesses  int
+	Credits  int           // a connection (MS-SMB2 3.3.1.2); default 8192
+	Workers  int           // data requests of a connection that wait for disks at a time; default 64
+	InFlight int           // bytes those may hold in buffers; default 64 MiB
+	Sessions int           // a connection; default 1024
+	Trees    int           // a session; default 4096
+	Opens    int           // a session; default 65536
+	AllOpens int           // of all sessions; default half of the files this process may have open
+	Async    int           // requests of a connection that have gone async; default 4096
+	Transfer int           // bytes of one READ, WRITE or transaction; default and most 8 MiB
+	Login    time.Duration // from accept to the first authenticated session; default 10 s
+	Idle     time.Duration // without a request and without an open file; default 15 min
+	Break    time.Duration // for a client to acknowledge an oplock or lease break; default 35 s (MS-SMB2 3.3.2.1, note 217)
+	Durable  time.Duration // a durable open is kept without its client, where that asks for no other time; default 60 s
+	Write    time.Duration // a response may take to be taken off our hands; default 30 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -92,6 +102,15 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	def(&l.Connections, 10000)
+	def(&l.ClientConnections, 2048)
+	def(&l.Strangers, 256)
+	def(&l.AllWorkers, 4096)
+	def(&l.ClientWorkers, 1024)
+	def(&l.AllInFlight, 1<<30)
+	def(&l.AllAsync, 1<<16)
+	if l.Guesses == 0 {
+		l.Guesses = 5
+	}
 	def(&l.Credits, 8192)
 	def(&l.Workers, 64)
 	def(&l.InFlight, 64<<20)
@@ -99,6 +118,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Trees, 4096)
 	def(&l.Opens, 65536)
 	def(&l.AllOpens, openFiles()/2)
+	def(&l.ClientOpens, l.AllOpens-l.AllOpens/4)
 	def(&l.Async, 4096)
 	def(&l.Transfer, maxTransfer)
 	l.Credits = min(max(l.Credits, 16), 32768)

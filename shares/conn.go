@@ -37,6 +37,7 @@ const (
 type conn struct {
 	srv    *Server
 	nc     net.Conn
+	peer   *clientHost
 	log    *slog.Logger
 	ctx    context.Context // ends with the connection
 	cancel context.CancelCauseFunc
@@ -45,15 +46,19 @@ type conn struct {
 	neg negotiated // set by NEGOTIATE on the reader goroutine, before anything else runs
 
 	// The reader goroutine's own.
-	in      receiver
-	batch   reply
-	req     request
-	job     job
-	workers int
+	in    receiver
+	batch reply
+	req   request
+	job   job
 
 	lane     chan *job      // work for the lane goroutine
 	laneDone chan struct{}  // closed when that has ended
 	work     chan *job      // work for whichever worker is free
+	workers  atomic.Int32   // how many there are
+	retire   chan struct{}  // ends a worker that is free
+	retired  chan struct{}  // one has ended
+	handed   atomic.Uint32  // jobs handed to workers
+	seen     uint32         // handed, when Server.watch looked last
 	tasks    sync.WaitGroup // the workers
 	asyncs   sync.WaitGroup // requests that have gone async
 	inFlight budget         // bytes that workers may hold
@@ -79,16 +84,18 @@ type conn struct {
 	authed     atomic.Bool  // a session has been authenticated
 }
 
-func newConn(srv *Server, nc net.Conn) *conn {
+func newConn(srv *Server, nc net.Conn, p *clientHost) *conn {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := &conn{
-		srv: srv, nc: nc, ctx: ctx, cancel: cancel, opened: time.Now(),
+		srv: srv, nc: nc, peer: p, ctx: ctx, cancel: cancel, opened: time.Now(),
 		log:      srv.log.With("client", nc.RemoteAddr().String()),
 		in:       newReceiver(nc),
 		lane:     make(chan *job, laneDepth),
 		laneDone: make(chan struct{}),
 		work:     make(chan *job),
-		inFlight: newBudget(int64(srv.cfg.Limits.InFlight)),
+		retire:   make(chan struct{}),
+		retired:  make(chan struct{}, 1),
+		inFlight: newBudget(srv),
 		sessions: map[uint64]*channel{},
 		async:    map[uint64]*asyncOp{},
 		window:   newWindow(srv.cfg.Limits.Credits),
@@ -241,7 +248,16 @@ func (c *conn) schedule(j *job) error {
 	case onWorker:
 		return c.toWorker()
 	}
-	return c.toLane(c.detached())
+	cost := int64(len(j.msg))
+	if cost <= smallFrame {
+		return c.toLane(c.detached(), true)
+	}
+	if err := c.hold(cost); err != nil {
+		return err
+	}
+	d := c.detached()
+	d.cost = cost
+	return c.toLane(d, true)
 }
 
 // answer works on a frame of a single command on the reader goroutine. If the

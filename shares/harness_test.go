@@ -48,6 +48,7 @@ func startServer(t testing.TB, change func(*Config)) *testServer {
 		Accounts: store, MinDialect: smb2.Dialect202,
 		Shares: []Share{{Name: "vms", Path: root, FS: openFS(t, root), Comment: "virtual machines"}},
 		Logger: testLogger(t),
+		Limits: Limits{Guesses: -1, Strangers: 1 << 20},
 	}
 	reg := prometheus.NewRegistry()
 	cfg.Registerer = reg

@@ -60,15 +60,24 @@ func (srv *Server) Serve(ctx context.Context, l net.Listener) error {
 // accept starts a connection, or turns it away where there are too many.
 func (srv *Server) accept(nc net.Conn) {
 	srv.mu.Lock()
-	if srv.stopping.Load() || len(srv.conns) >= srv.cfg.Limits.Connections {
+	p := srv.peerOf(peerAddr(nc))
+	why := p.admits()
+	if len(srv.conns) >= srv.cfg.Limits.Connections {
+		why = "too many"
+	}
+	if srv.stopping.Load() || why != "" {
+		srv.forgetPeers()
 		srv.mu.Unlock()
 		srv.metrics.refused.Inc()
-		srv.log.Warn("connection refused", "client", nc.RemoteAddr().String(), "limit", srv.cfg.Limits.Connections)
+		srv.log.Warn("connection refused", "client", nc.RemoteAddr().String(), "reason", why)
 		nc.Close()
 		return
 	}
-	c := newConn(srv, nc)
+	c := newConn(srv, nc, p)
 	srv.conns[c] = struct{}{}
+	p.conns++
+	p.unauth++
+	srv.connCount.Add(1)
 	srv.wg.Add(1)
 	srv.mu.Unlock()
 	if tcp, ok := nc.(*net.TCPConn); ok {
@@ -81,7 +90,9 @@ func (srv *Server) accept(nc net.Conn) {
 		c.serve()
 		srv.mu.Lock()
 		delete(srv.conns, c)
+		p.leave(c.authed.Load())
 		srv.mu.Unlock()
+		srv.connCount.Add(-1)
 		srv.metrics.conns.Dec()
 	}()
 }
@@ -109,6 +120,7 @@ func (srv *Server) watch() {
 			if err := c.overdue(now); err != nil {
 				c.abort(err)
 			}
+			c.retireIdle()
 		}
 	}
 }

@@ -43,13 +43,13 @@ func memory() int64 {
 
 // TestLoad measures what connections and opens cost, idle and after they have
 // been busy, and demands that the busy ones are answered while some clients' disk
-// hangs and others take no responses. CONNS, OPENS, BUSY and SECONDS set its size.
+// hangs and others take no responses. CONNS, OPENS, BUSY and LOAD_SECONDS set its size.
 //
 // The clients are in the same process: their part counts as the server's, so that
 // the figures are bounds.
 func TestLoad(t *testing.T) {
 	conns, opens, busy := loadSize("CONNS", 150), loadSize("OPENS", 1000), loadSize("BUSY", 20)
-	seconds := time.Duration(loadSize("SECONDS", 1)) * time.Second
+	seconds := time.Duration(loadSize("LOAD_SECONDS", 1)) * time.Second
 	gated := &gatedFS{gate: make(chan struct{}), entered: make(chan struct{}, 1<<16)}
 	srv := startServer(t, func(cfg *Config) {
 		cfg.Limits.AllOpens = 1 << 20

@@ -49,6 +49,8 @@ type handle struct {
 	dir    bool         // a folder
 	ca     bool         // of a continuously available share: everything is written through
 
+	owner *clientHost // whose limit it counts for; nil until a session has it
+
 	position atomic.Int64
 	mode     atomic.Uint32 // FileModeInformation
 	times    pinnedTimes
@@ -146,6 +148,10 @@ func (o *open) breakHandles(ctx context.Context, by func(state.OpenID, state.Tic
 func (o *open) close(ctx context.Context, why error) error {
 	if o.closed.Swap(true) {
 		return fs.ErrClosed
+	}
+	if p := o.owner; p != nil {
+		p.opens.Add(-1)
+		p.srv.handles.Add(-1)
 	}
 	if o.pipe != nil {
 		return o.pipe.Close()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,11 @@ type Server struct {
 	offloads offloads
 
 	opens     atomic.Int64 // of all sessions
+	handles   atomic.Int64 // those, and durable ones without a session
+	connCount atomic.Int64 // of conns
+	workers   atomic.Int64 // of all connections
+	inFlight  atomic.Int64 // bytes that those hold
+	asyncs    atomic.Int64 // requests of all connections that have gone async
 	stopping  atomic.Bool
 	stop      chan struct{}  // closed when Shutdown begins
 	wg        sync.WaitGroup // listeners and connections
@@ -52,6 +58,8 @@ type Server struct {
 	ending    ending                              // sessions being taken down; locks itself
 	clients   map[smb2.GUID]map[*session]struct{} // by ClientGuid
 	conns     map[*conn]struct{}
+	peers     map[netip.Addr]*clientHost
+	forgotten time.Duration // when peers were looked through, by clock
 	listeners map[net.Listener]struct{}
 
 	notifier notifier
@@ -69,7 +77,7 @@ func New(cfg Config) (_ *Server, err error) {
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(), table: newOpenTable(),
 		stop:   make(chan struct{}),
 		shares: map[string]*share{}, sessions: map[uint64]*session{}, clients: map[smb2.GUID]map[*session]struct{}{},
-		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{},
+		conns: map[*conn]struct{}{}, peers: map[netip.Addr]*clientHost{}, listeners: map[net.Listener]struct{}{},
 	}
 	srv.memory = state.NewMemory()
 	srv.store = &brokered{srv.memory, srv}

@@ -289,7 +289,7 @@ func TestBudgetCountsSealedReads(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
-	b := newBudget(10)
+	b := newBudget(&Server{cfg: Config{Limits: Limits{InFlight: 10, AllInFlight: 1 << 30}}})
 	b.freed.L = &b.mu
 	if !b.take(100, false) || b.take(1, false) {
 		t.Fatal("only who holds nothing may take more than there is")

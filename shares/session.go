@@ -20,6 +20,7 @@ import (
 type session struct {
 	id      uint64
 	srv     *Server
+	peer    *clientHost  // of the connection it began on
 	log     *slog.Logger // of the connection it began on
 	created time.Time
 
@@ -95,6 +96,11 @@ func (s *session) addOpen(o *open) bool {
 		return false
 	}
 	s.opens[o.id.Volatile] = o
+	if o.owner == nil { // else it has been counted, before it was reclaimed
+		o.owner = s.peer
+		o.owner.opens.Add(1)
+		s.srv.handles.Add(1)
+	}
 	s.srv.opens.Add(1)
 	s.srv.metrics.opens.Inc()
 	return true
@@ -129,7 +135,8 @@ func (s *session) mayOpen() bool {
 	if s.anonymous {
 		limit = min(limit, maxAnonymousOpens)
 	}
-	return s.countOpens() < limit && srv.opens.Load() < int64(srv.cfg.Limits.AllOpens)
+	l := &srv.cfg.Limits
+	return s.countOpens() < limit && srv.handles.Load() < int64(l.AllOpens) && s.peer.opens.Load() < int64(l.ClientOpens)
 }
 
 // openList is what is open at the moment, of one tree connect or (nil) of all.

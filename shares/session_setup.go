@@ -16,6 +16,7 @@ type sessionSetup struct {
 	acceptor auth.Acceptor
 	again    bool             // reauthentication: the keys stay
 	binding  bool             // of a session to another connection: the session's own keys stay
+	begun    bool             // there was a leg before
 	preauth  smb2.PreauthHash // 3.1.1
 }
 
@@ -56,7 +57,7 @@ func handleSessionSetup(ctx context.Context, r *request) error {
 func (c *conn) newSession() (*channel, error) {
 	s := &session{
 		srv: c.srv, log: c.log, created: time.Now(), trees: map[uint32]*tree{}, opens: map[uint64]*open{},
-		dialect: c.neg.dialect, clientGUID: c.neg.clientGUID, cipher: c.neg.cipher, signing: c.neg.signing,
+		peer: c.peer, dialect: c.neg.dialect, clientGUID: c.neg.clientGUID, cipher: c.neg.cipher, signing: c.neg.signing,
 	}
 	ch := &channel{session: s, conn: c}
 	s.channels = []*channel{ch}
@@ -78,11 +79,19 @@ func (ch *channel) authenticate(ctx context.Context, r *request, q *smb2.Session
 	if c.neg.dialect == smb2.Dialect311 && !p.again {
 		p.preauth.Update(r.msg)
 	}
+	if !p.begun {
+		p.begun = true
+	} else if !c.awaitTurn() { // this leg brings what depends on the password
+		return ch.authFailed(ctx, errGuesses)
+	}
 	out, done, err := p.acceptor.Accept(q.SecurityBuffer)
 	if err == nil && done {
 		err = ch.accept(q)
 	}
 	if err != nil {
+		if errors.Is(err, auth.ErrLogonFailure) {
+			c.peer.logons.fail(clock())
+		}
 		return ch.authFailed(ctx, err)
 	}
 	if !done {
@@ -167,7 +176,11 @@ func (c *conn) authenticated(s *session) {
 	if s.anonymous {
 		return
 	}
-	c.authed.Store(true)
+	if !c.authed.Swap(true) {
+		c.srv.mu.Lock()
+		c.peer.unauth--
+		c.srv.mu.Unlock()
+	}
 	c.creditMu.Lock()
 	c.window.ahead = overdraft
 	c.creditMu.Unlock()
@@ -202,6 +215,7 @@ func (s *session) expired(at time.Duration) bool {
 var (
 	errAnonymous = errors.New("anonymous sessions are not accepted")
 	errOtherUser = errors.New("reauthenticated as another user")
+	errGuesses   = errors.New("too many failed log-ons from this address: not tried")
 )
 
 // setKeys derives the keys of a session on its first channel (MS-SMB2 3.3.5.5.3).
@@ -261,6 +275,8 @@ func (srv *Server) authFailed(c *conn, id auth.Identity, err error) smb2.Status 
 	switch {
 	case errors.Is(err, auth.ErrMalformed), errors.Is(err, auth.ErrNoMechanism):
 		status, reason = smb2.StatusInvalidParameter, "malformed"
+	case errors.Is(err, errGuesses):
+		reason = "throttled"
 	case errors.Is(err, auth.ErrNTLMv1):
 		reason = "ntlmv1"
 	case errors.Is(err, auth.ErrIntegrity):

@@ -61,7 +61,7 @@ func (r *request) waiting(ctx context.Context, fn func(ctx context.Context, off 
 		done()
 		return err
 	}
-	err = r.goAsync(func(ctx context.Context) error {
+	err = r.suspend(func(ctx context.Context) error {
 		defer done()
 		for {
 			if err := w.wait(ctx); err != nil {

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"lunless/smbstore/smb2"
@@ -33,32 +34,90 @@ func (c *conn) detached() *job {
 // waits, and the client with it.
 func (c *conn) toWorker() error {
 	cost := c.job.bytes()
-	if !c.inFlight.take(cost, false) {
-		c.flush()
-		if !c.inFlight.take(cost, true) {
-			return context.Cause(c.ctx)
-		}
+	if err := c.hold(cost); err != nil {
+		return err
 	}
 	j := c.detached()
 	j.cost = cost
-	select {
-	case c.work <- j:
-		return nil
-	default:
+	c.handed.Add(1)
+	for {
+		select {
+		case c.work <- j:
+			return nil
+		default:
+		}
+		if c.addWorker() {
+			go c.runWorker(j)
+			return nil
+		}
+		c.flush()
+		select {
+		case c.work <- j:
+			return nil
+		case <-c.retired: // perhaps the last
+		case <-c.ctx.Done():
+			c.release(j)
+			return context.Cause(c.ctx)
+		}
 	}
-	if c.workers < c.srv.cfg.Limits.Workers {
-		c.workers++
-		c.tasks.Add(1)
-		go c.runWorker(j)
+}
+
+// hold takes n bytes of what the connection may hold, and waits for them if it has to.
+func (c *conn) hold(n int64) error {
+	if c.inFlight.take(n, false) {
 		return nil
 	}
 	c.flush()
-	select {
-	case c.work <- j:
-		return nil
-	case <-c.ctx.Done():
-		c.release(j)
+	if !c.inFlight.take(n, true) {
 		return context.Cause(c.ctx)
+	}
+	return nil
+}
+
+// addWorker counts one more worker in, if there may be one: the connection's first
+// always, others within the limits of all.
+func (c *conn) addWorker() bool {
+	l := &c.srv.cfg.Limits
+	n := c.workers.Load()
+	if int(n) >= l.Workers {
+		return false
+	}
+	if n > 0 && (c.peer.workers.Load() >= int64(l.ClientWorkers) || c.srv.workers.Load() >= int64(l.AllWorkers)) {
+		return false
+	}
+	c.workers.Add(1)
+	c.peer.workers.Add(1)
+	c.srv.workers.Add(1)
+	c.tasks.Add(1)
+	return true
+}
+
+// workerGone counts one out.
+func (c *conn) workerGone() {
+	c.workers.Add(-1)
+	c.peer.workers.Add(-1)
+	c.srv.workers.Add(-1)
+	select {
+	case c.retired <- struct{}{}:
+	default:
+	}
+	c.tasks.Done()
+}
+
+// retireIdle ends the workers of a connection that has had nothing for them since
+// it was called last. Only Server.watch calls it.
+func (c *conn) retireIdle() {
+	handed := c.handed.Load()
+	if handed != c.seen {
+		c.seen = handed
+		return
+	}
+	for range c.workers.Load() {
+		select {
+		case c.retire <- struct{}{}:
+		default:
+			return
+		}
 	}
 }
 
@@ -97,14 +156,14 @@ func (c *conn) release(j *job) {
 
 // toLane queues a job for the lane, on behalf of the reader or of a worker that
 // has found out only by decrypting it where it belongs.
-func (c *conn) toLane(j *job) error {
+func (c *conn) toLane(j *job, reader bool) error {
 	select {
 	case c.lane <- j:
 		return nil
 	default:
 	}
-	if j.cost == 0 { // of the reader: what it has gathered must not wait
-		c.flush()
+	if reader {
+		c.flush() // what it has gathered must not wait
 	}
 	select {
 	case c.lane <- j:
@@ -125,10 +184,26 @@ func (c *conn) runLane() {
 
 func (c *conn) runWorker(j *job) {
 	w := c.newWorker()
-	defer c.tasks.Done()
-	for ok := true; ok; j, ok = <-c.work {
+	defer c.workerGone()
+	defer c.forgetWorker(w)
+	for {
 		w.do(j)
+		var ok bool
+		select {
+		case j, ok = <-c.work:
+			if !ok {
+				return
+			}
+		case <-c.retire:
+			return
+		}
 	}
+}
+
+func (c *conn) forgetWorker(w *worker) {
+	c.mu.Lock()
+	c.active = slices.DeleteFunc(c.active, func(a *activity) bool { return a == &w.doing })
+	c.mu.Unlock()
 }
 
 // worker is what a goroutine of a connection needs to answer frames.
@@ -177,7 +252,7 @@ func (w *worker) answer(j *job) error {
 		if err == nil {
 			var where place
 			if where, err = placeOf(j); err == nil && where == ordered {
-				return c.toLane(j)
+				return c.toLane(j, false)
 			}
 		}
 		if err != nil {
@@ -212,29 +287,44 @@ func (w *worker) answer(j *job) error {
 	return err
 }
 
-// budget is a number of bytes that may be held at a time.
+// budget is a number of bytes that may be held at a time, by one connection and by
+// all.
 type budget struct {
 	mu     sync.Mutex // innermost
 	freed  sync.Cond
-	free   int64
+	held   int64
 	size   int64
+	srv    *Server
 	closed bool
 }
 
-func newBudget(size int64) budget { return budget{free: size, size: size} }
+func newBudget(srv *Server) budget { return budget{size: int64(srv.cfg.Limits.InFlight), srv: srv} }
 
-// take takes n bytes; a holder of none may take any number. It reports false if
-// they are not free, which with wait happens only once the budget is closed.
+// full says that n bytes more are too many. A holder of none may take any number,
+// and one that holds less than its share of what all may hold does not wait for
+// others: what it waits for is always its own to give back.
+func (b *budget) full(n int64) bool {
+	if b.held == 0 {
+		return false
+	}
+	most := int64(b.srv.cfg.Limits.AllInFlight)
+	return b.held+n > b.size ||
+		b.srv.inFlight.Load()+n > most && b.held+n > most/max(1, b.srv.connCount.Load())
+}
+
+// take takes n bytes. It reports false if they are not free, which with wait
+// happens only once the budget is closed.
 func (b *budget) take(n int64, wait bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.free < n && b.free < b.size {
+	for b.full(n) {
 		if !wait || b.closed {
 			return false
 		}
 		b.freed.Wait()
 	}
-	b.free -= n
+	b.held += n
+	b.srv.inFlight.Add(n)
 	return true
 }
 
@@ -243,8 +333,9 @@ func (b *budget) give(n int64) {
 		return
 	}
 	b.mu.Lock()
-	b.free += n
+	b.held -= n
 	b.mu.Unlock()
+	b.srv.inFlight.Add(-n)
 	b.freed.Broadcast() // to whoever needs little enough
 }
 

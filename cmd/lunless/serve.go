@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -26,8 +27,10 @@ What it serves comes from three places, which must not name a share twice: the
 configuration file's [[share]] tables, the data folder (see ` + "`lunless share`" + `) and
 --share. Without any, it starts and serves nothing until ` + "`lunless share create`" + `.
 
-The file has the flags' names with _ for -, [log] level and format, [limits]
-connections and credits (of a connection), and a [[share]] table a share: name,
+The file has the flags' names with _ for -, interfaces (addresses that clients may
+use for more connections), session_lifetime (seconds), [log] level and format,
+[limits] connections, credits (of a connection), client_connections, client_opens
+and failed_logons (answered at once; all three of a client address), and a [[share]] table a share: name,
 path, comment, read_only, encrypt, continuously_available,
 access_based_enumeration, and grant, a list of WHO:read, WHO:change and WHO:full.
 Unknown keys are refused.
@@ -78,6 +81,9 @@ Accounts are made with ` + "`lunless user add`" + `; a running node sees changes
 // runNode serves until the command is interrupted.
 func runNode(c *cobra.Command, cfg admin.Config) error {
 	log := newLogger(cfg.Log)
+	// A hung disk holds one thread for each request that waits for it: more than Go
+	// takes for a mistake, and fewer than shares.Limits lets it be.
+	debug.SetMaxThreads(1 << 15)
 	node, err := admin.NewNode(cfg, log)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,9 +31,15 @@ type Config struct {
 	Signing    string   `toml:"signing"`     // required (default) or enabled
 	Encrypt    bool     `toml:"encrypt"`     // every session must be encrypted
 	ServerName string   `toml:"server_name"` // NetBIOS name shown to clients; default the host's
-	Log        Log      `toml:"log"`
-	Limits     Limits   `toml:"limits"`
-	Shares     []Share  `toml:"share"`
+	// Interfaces are the addresses that clients are told they may use for further
+	// connections of a session; default: those of this machine that it listens on.
+	Interfaces []netip.Addr `toml:"interfaces"`
+	// SessionLifetime is after how many seconds a client has to log on again; 0: never.
+	SessionLifetime int `toml:"session_lifetime"`
+
+	Log    Log     `toml:"log"`
+	Limits Limits  `toml:"limits"`
+	Shares []Share `toml:"share"`
 }
 
 // Log says what is logged and how.
@@ -45,6 +52,13 @@ type Log struct {
 type Limits struct {
 	Connections int `toml:"connections"`
 	Credits     int `toml:"credits"` // a connection
+	// ClientConnections is how many connections one client address may have.
+	ClientConnections int `toml:"client_connections"`
+	// ClientOpens is how much one client address may have open.
+	ClientOpens int `toml:"client_opens"`
+	// FailedLogons is how many failed log-ons of one client address are answered at
+	// once; further ones wait longer and longer. Less than 0: no limit.
+	FailedLogons int `toml:"failed_logons"`
 }
 
 // Share is one share as configured.
@@ -129,7 +143,7 @@ func (c Config) Check() error {
 	if f := c.Log.Format; f != "" && f != "text" && f != "json" {
 		return fmt.Errorf("no log format %q: there are text and json", f)
 	}
-	if c.Limits.Connections < 0 || c.Limits.Credits < 0 {
+	if c.Limits.Connections < 0 || c.Limits.Credits < 0 || c.Limits.ClientConnections < 0 || c.Limits.ClientOpens < 0 || c.SessionLifetime < 0 {
 		return errors.New("a limit is negative")
 	}
 	_, err := Merge(c.Shares)

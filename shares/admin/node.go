@@ -75,7 +75,9 @@ func NewNode(cfg Config, log *slog.Logger) (*Node, error) {
 	n.server, err = shares.New(shares.Config{
 		Name: strings.ToUpper(cfg.ServerName), Shares: list, Accounts: store, StateDir: cfg.Data, MinDialect: minDialect,
 		Signing: shares.Signing(cfg.Signing), Encrypt: cfg.Encrypt, Logger: log, Registerer: n.registry,
-		Limits: shares.Limits{Connections: cfg.Limits.Connections, Credits: cfg.Limits.Credits},
+		Interfaces: cfg.Interfaces, SessionLifetime: time.Duration(cfg.SessionLifetime) * time.Second,
+		Limits: shares.Limits{Connections: cfg.Limits.Connections, Credits: cfg.Limits.Credits,
+			ClientConnections: cfg.Limits.ClientConnections, ClientOpens: cfg.Limits.ClientOpens, Guesses: cfg.Limits.FailedLogons},
 	})
 	if err != nil {
 		n.closeUnused(nil)
