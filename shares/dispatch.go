@@ -270,7 +270,7 @@ func (c *conn) verify(r *request) error {
 	switch {
 	case r.encrypted:
 		return nil // authenticated by the cipher
-	case r.hdr.Command == smb2.CommandSessionSetup && (!r.channel.bound.Load() || isBinding(r.msg)):
+	case r.hdr.Command == smb2.CommandSessionSetup && !r.channel.bound.Load():
 		return nil // a leg of the first authentication: there is no key yet; binding sees to it itself
 	}
 	if r.hdr.Flags&smb2.FlagSigned == 0 {
