@@ -204,8 +204,10 @@ func (c *pduClient) treeSeed() seed {
 		return one(smb2.CommandLogoff, &smb2.LogoffRequest{})
 	case 1, 2:
 		return one(smb2.CommandTreeDisconnect, &smb2.TreeDisconnectRequest{})
-	case 3, 4:
+	case 3:
 		return one(smb2.CommandSessionSetup, &smb2.SessionSetupRequest{SecurityBuffer: m.bytes(40), PreviousSessionID: c.session})
+	case 4:
+		return one(smb2.CommandSessionSetup, &smb2.SessionSetupRequest{Flags: smb2.SessionFlagBinding, SecurityBuffer: m.bytes(40)})
 	case 5:
 		if req, at, err := c.newLogon(testUser).next(); err == nil {
 			return seed{smb2.CommandSessionSetup.String(), req, at}
