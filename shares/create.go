@@ -311,8 +311,11 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 	}
 	table.add(o) // before the record: a break may come at once
 	c.r.holdNotices()
+	var replayable bool
 	fx, err := commit(ctx, o.store, o.fileID, func(t state.Ticket) state.Change {
-		return state.AddOpen(c.openRequest(o, transient, t))
+		q := c.openRequest(o, transient, t)
+		replayable = q.Open.Handle.Replayable
+		return state.AddOpen(q)
 	})
 	if err != nil {
 		c.r.dropHold()
@@ -322,7 +325,7 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 	c.caching = grantedCaching{open: fx.Open, lease: fx.Lease}
 	o.outlives.Store(fx.Open.Handle.Kind != state.NotDurable)
 	o.persistent = fx.Open.Handle.Kind == state.Persistent
-	o.replayable.Store(fx.Open.Handle.Replayable)
+	o.replayable.Store(replayable) // whatever it caches
 	o.token = o.store.Token(o.fileID)
 	if _, err := o.file.Name(); err != nil {
 		return errors.Join(err, c.unshare(ctx, o))

@@ -3,6 +3,7 @@ package shares
 import (
 	"time"
 
+	"lunless/shares/fs"
 	"lunless/shares/state"
 	"lunless/smbstore/smb2"
 )
@@ -92,6 +93,20 @@ func leaseKey(client, key smb2.GUID) state.LeaseKey { return state.LeaseKey{Clie
 func (c *creation) wantsLease(dir bool) bool {
 	l := c.ctxs.lease
 	return l != nil && c.req.RequestedOplockLevel == smb2.OplockLease && (!dir || l.Version == 2)
+}
+
+// checkLease refuses a lease key that stands for another file than id, or for any
+// if the file is yet to be made (MS-SMB2 3.3.5.9.8, "Path Name Validation").
+func (c *creation) checkLease(id *fs.FileID) error {
+	l := c.ctxs.lease
+	if l == nil || c.req.RequestedOplockLevel != smb2.OplockLease {
+		return nil
+	}
+	file, there := c.r.conn.srv.table.leaseFile(leaseKey(c.r.conn.neg.clientGUID, l.LeaseKey))
+	if there && (id == nil || file != *id) {
+		return smb2.StatusInvalidParameter
+	}
+	return nil
 }
 
 // wanted is the caching that is asked for.
@@ -209,6 +224,9 @@ func (g *grantedCaching) contexts() []smb2.CreateContext {
 	case state.Durable:
 		list = append(list, smb2.DurableResponse{}.Context())
 	case state.DurableV2, state.Persistent:
+		if h.Kind == state.DurableV2 && (g.open.Oplock.State|g.lease.State)&state.CacheHandle == 0 {
+			break // a replay that asked for less (MS-SMB2 note 342)
+		}
 		m := smb2.DurableResponseV2{Timeout: uint32(h.Timeout / time.Millisecond)}
 		if h.Kind == state.Persistent {
 			m.Flags = smb2.DurableFlagPersistent

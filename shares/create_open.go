@@ -30,6 +30,10 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	if err := c.needsEAs(ctx, f, &info); err != nil {
 		return nil, err
 	}
+	id := f.ID()
+	if err := c.checkLease(&id); err != nil {
+		return nil, err
+	}
 	if c.path, err = c.r.deleting(ctx, f); err != nil {
 		return nil, err
 	}
@@ -209,6 +213,9 @@ func (c *creation) overwrite(ctx context.Context, f fs.File) error {
 // request was faster.
 func (c *creation) createNew(ctx context.Context) (*open, error) {
 	if err := c.checkNew(); err != nil {
+		return nil, err
+	}
+	if err := c.checkLease(nil); err != nil {
 		return nil, err
 	}
 	folder, _ := splitPath(c.name.path, '/')

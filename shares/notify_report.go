@@ -71,10 +71,15 @@ func (c *creation) reportCreate(ctx context.Context, o *open) {
 // modified reports that something about the open's file has changed; of a stream, its
 // data and size are reported as the stream's, all else as the file's.
 func (o *open) modified(ctx context.Context, filter smb2.CompletionFilter) {
-	s := o.share
 	if filter != 0 {
 		o.ownFolderChanged(ctx)
 	}
+	o.reportModified(ctx, filter)
+}
+
+// reportModified is modified for a change that the folder's leases hear of later.
+func (o *open) reportModified(ctx context.Context, filter smb2.CompletionFilter) {
+	s := o.share
 	if filter == 0 || !s.watched() {
 		return
 	}
@@ -115,7 +120,7 @@ const (
 // wrote notes n bytes written at off. The first write of an open is reported when it
 // is done, the others together when the open is closed.
 func (o *open) wrote(ctx context.Context, off, n int64) {
-	if n == 0 || !o.share.watched() {
+	if n == 0 || !o.share.watched() && !o.foldersCached() {
 		return
 	}
 	if !o.writes.CompareAndSwap(wroteNothing, wroteOnce) {
@@ -126,12 +131,16 @@ func (o *open) wrote(ctx context.Context, off, n int64) {
 	if info, err := o.file.Stat(ctx); err == nil && info.Size == off+n {
 		filter |= smb2.NotifyChangeSize
 	}
-	o.modified(ctx, filter)
+	o.reportModified(ctx, filter)
 }
 
-// reportWrites reports the writes that have not been.
+// reportWrites reports the writes that have not been, and tells those who cache the
+// folder of all of them: sizes and times in it have changed.
 func (o *open) reportWrites(ctx context.Context) {
-	if o.writes.Load() == wroteMore {
+	switch o.writes.Load() {
+	case wroteOnce:
+		o.ownFolderChanged(ctx)
+	case wroteMore:
 		o.modified(ctx, smb2.NotifyChangeLastWrite|smb2.NotifyChangeSize)
 	}
 }

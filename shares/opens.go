@@ -78,8 +78,11 @@ func (t *openTable) add(o *open) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.byID[o.stateID()] = o
+	// An open that can be replayed keeps its CreateGuid.
 	if k := o.createKey(); !k.create.IsZero() {
-		t.guids[k] = o
+		if first := t.guids[k]; first == nil || first.handle == o.handle || !first.replayable.Load() {
+			t.guids[k] = o
+		}
 	}
 	if l := t.leases[o.lease]; o.hasLease && l != nil {
 		if _, there := l.opens[o.stateID()]; !there && o.dir {

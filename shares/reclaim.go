@@ -56,11 +56,13 @@ func (c *creation) replay(ctx context.Context) (*open, error) {
 		return nil, nil
 	}
 	o := r.conn.srv.table.findCreate(createKey{r.conn.neg.clientGUID, d.CreateGUID})
-	if o == nil || !o.replayable.Load() {
+	switch {
+	case o == nil:
 		return nil, nil
-	}
-	if r.hdr.Flags&smb2.FlagReplayOperation == 0 {
-		return nil, statusDuplicateObjectID
+	case r.hdr.Flags&smb2.FlagReplayOperation == 0:
+		return nil, statusDuplicateObjectID // also of one that cannot be replayed any more, as Windows has it
+	case !o.replayable.Load():
+		return nil, nil
 	}
 	rec, lease, err := o.record(ctx)
 	if err != nil {
@@ -70,7 +72,8 @@ func (c *creation) replay(ctx context.Context) (*open, error) {
 	switch {
 	case h.Owner != r.session.owner():
 		return nil, smb2.StatusAccessDenied
-	case o.hasLease && (c.ctxs.lease == nil || o.lease.Key != [16]byte(c.ctxs.lease.LeaseKey)):
+	case o.hasLease && (c.ctxs.lease == nil || o.lease.Key != [16]byte(c.ctxs.lease.LeaseKey)),
+		!o.hasLease && c.wantsLease(o.dir):
 		return nil, smb2.StatusAccessDenied
 	case h.Disconnected && h.Kind == state.Persistent:
 		return c.reclaimCreated(ctx, o, &rec)
@@ -83,6 +86,7 @@ func (c *creation) replay(ctx context.Context) (*open, error) {
 		return nil, err
 	}
 	c.action, c.attached = o.action, true
+	rec.Oplock.State &= c.wanted(o.dir) // who asks for less this time counts on no more
 	c.caching = grantedCaching{open: rec, lease: lease}
 	return o, nil
 }
