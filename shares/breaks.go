@@ -47,6 +47,9 @@ func (srv *Server) startBreak(id fs.FileID, br state.Break) {
 	if sabotaged("break-not-sent") {
 		return
 	}
+	if sabotaged("ack-early") {
+		srv.background(func() { srv.endBreak(id, br) })
+	}
 	srv.sendBreak(&br, func(err error) {
 		if err != nil {
 			srv.log.Info("nobody to tell of a break", "err", err)

@@ -28,10 +28,9 @@ func handleOplockBreak(ctx context.Context, r *request) error {
 	}
 	fx, err := o.store.Update(ctx, o.fileID, state.AckOplock(o.stateID(), level))
 	switch {
+	case errors.Is(err, state.ErrNotBreaking) && ack.OplockLevel != smb2.OplockNone:
+		return smb2.StatusInvalidOplockProtocol // nothing is left to keep, as Windows says
 	case errors.Is(err, state.ErrNotBreaking):
-		if rec, _, err := o.record(ctx); err == nil && rec.Oplock.State == 0 {
-			return smb2.StatusInvalidOplockProtocol // there is no oplock (MS-FSA 2.1.5.19)
-		}
 		return smb2.StatusInvalidDeviceState
 	case err != nil && ack.OplockLevel == smb2.OplockLease:
 		return smb2.StatusInvalidParameter

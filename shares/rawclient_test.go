@@ -120,12 +120,25 @@ func (c *rawClient) sendFrame(msg []byte) {
 // ended the connection. It fails the test if a signature is wrong.
 func (c *rawClient) receive() []response {
 	c.t.Helper()
+	list, err := c.nextFrame()
+	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		c.t.Fatal("no response")
+	}
+	return list
+}
+
+// tryReceive is receive that returns nil when nothing comes in time.
+func (c *rawClient) tryReceive() []response {
+	c.t.Helper()
+	list, _ := c.nextFrame()
+	return list
+}
+
+func (c *rawClient) nextFrame() ([]response, error) {
+	c.t.Helper()
 	var h [4]byte
 	if _, err := io.ReadFull(c.nc, h[:]); err != nil {
-		if ne, ok := err.(net.Error); ok && ne.Timeout() {
-			c.t.Fatal("no response")
-		}
-		return nil
+		return nil, err
 	}
 	n := int(binary.BigEndian.Uint32(h[:]))
 	msg := make([]byte, n, n+smb2.SealTailroom)
@@ -156,7 +169,7 @@ func (c *rawClient) receive() []response {
 		c.granted += int(r.hdr.Credits)
 		list = append(list, r)
 	}
-	return list
+	return list, nil
 }
 
 // isNotice says whether a message answers no request (MS-SMB2 3.3.4.6).

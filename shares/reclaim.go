@@ -159,6 +159,12 @@ func (c *creation) reconnect(ctx context.Context, old *open, q state.Reclaim) (*
 		return nil, smb2.StatusObjectNameNotFound // it is being closed
 	}
 	srv.opens.Add(-1)
+	if sabotaged("lock-forgotten-on-reclaim") {
+		old.store.Update(ctx, old.fileID, func(r state.Record) (state.Record, state.Effects, error) {
+			r.Locks = nil
+			return r, state.Effects{}, nil
+		})
+	}
 	o := &open{
 		handle: old.handle, id: smb2.FileID{Persistent: old.id.Persistent, Volatile: srv.ids.next()},
 		tree: c.r.tree, session: c.r.session,
