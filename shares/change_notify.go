@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 
+	"lunless/shares/fs"
+	"lunless/shares/state"
 	"lunless/smbstore/smb2"
 )
 
@@ -58,7 +60,7 @@ func (h *watch) close() {
 }
 
 // handleChangeNotify waits for changes in a folder (MS-SMB2 3.3.5.19, MS-FSA 2.1.5.11).
-func handleChangeNotify(_ context.Context, r *request) error {
+func handleChangeNotify(ctx context.Context, r *request) error {
 	var req smb2.ChangeNotifyRequest
 	if err := req.Decode(r.msg); err != nil {
 		return err
@@ -74,6 +76,10 @@ func handleChangeNotify(_ context.Context, r *request) error {
 	w, err := r.open.watch.of(r, &req)
 	if err != nil {
 		return err
+	}
+	// The folder may have been marked before the watcher was there to be told.
+	if _, err := r.deleting(ctx, r.open.file); errors.Is(err, state.ErrDeletePending) || errors.Is(err, fs.ErrNotExist) {
+		w.end(smb2.StatusDeletePending)
 	}
 	// Requests of an open are answered in the order in which they came.
 	p := w.wait(int(req.OutputBufferLength))

@@ -245,7 +245,11 @@ func (c *creation) createNew(ctx context.Context) (*open, error) {
 		opts.Attributes |= fscc.FILE_ATTRIBUTE_ARCHIVE
 	}
 	opts.Mark = c.mark()
-	f, err := c.r.tree.fs.Create(ctx, c.name.path, opts)
+	path := c.name.path
+	if !c.wantDir {
+		path = c.r.conn.srv.tunnel.long(c.r.tree.share, path)
+	}
+	f, err := c.r.tree.fs.Create(ctx, path, opts)
 	if err != nil {
 		return nil, err
 	}

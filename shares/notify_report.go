@@ -149,9 +149,6 @@ func (o *open) reportWrites(ctx context.Context) {
 // it returns does, once it has gone.
 func (o *open) removing(f fs.File) (gone func(ctx context.Context)) {
 	s := o.share
-	if !s.watched() && !o.foldersCached() {
-		return func(context.Context) {}
-	}
 	path, err := f.Name()
 	if err != nil {
 		return func(context.Context) {}
@@ -164,7 +161,11 @@ func (o *open) removing(f fs.File) (gone func(ctx context.Context)) {
 		}
 		c = change{path + ":" + name, fscc.FILE_ACTION_REMOVED_STREAM, smb2.NotifyChangeStreamName}
 	}
+	tunnelled := !f.Dir() && c.action == fscc.FILE_ACTION_REMOVED
 	return func(ctx context.Context) {
+		if tunnelled {
+			s.srv.tunnel.left(s, path)
+		}
 		o.folderChanged(ctx, path)
 		s.report(ctx, c)
 	}

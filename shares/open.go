@@ -184,9 +184,6 @@ func (o *open) release(ctx context.Context) (string, error) {
 		return o.releaseStream(ctx)
 	}
 	full := o.dir && o.options&smb2.FileDeleteOnClose != 0 && isEmpty(ctx, o.file) != nil
-	if o.dir && o.options&smb2.FileDeleteOnClose != 0 && !full {
-		o.share.srv.notifier.doomed(o.fileID)
-	}
 	var name string
 	var err error
 	drained := !o.dir && o.access&(smb2.FileWriteData|smb2.FileAppendData) != 0 && !o.goesAway(ctx)
@@ -195,6 +192,9 @@ func (o *open) release(ctx context.Context) (string, error) {
 		err = o.file.Close()
 	}
 	fx, uerr := o.store.Update(ctx, o.fileID, state.RemoveOpen(o.stateID(), full))
+	if o.dir && o.options&smb2.FileDeleteOnClose != 0 && !full {
+		o.share.srv.notifier.doomed(o.fileID)
+	}
 	switch {
 	case uerr != nil:
 	case fx.Delete && drained: // marked between the two, by an open that has gone since

@@ -120,6 +120,7 @@ func (srv *Server) restoreOpen(ctx context.Context, s *share, id fs.FileID, rec 
 	o.parked.Store(true)
 	o.replayable.Store(h.Replayable)
 	o.token = srv.store.Token(id)
+	o.reshareBase(ctx, rec.Share)
 	srv.opens.Add(1)
 	srv.table.add(o)
 	srv.expireAt(o, h.Deadline)

@@ -63,6 +63,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 
 	notifier notifier
+	tunnel   tunnel
 
 	ids idSource
 }

@@ -97,6 +97,9 @@ func (r *request) rename(ctx context.Context, b []byte) error {
 	}
 	name, err := file.Name()
 	if err == nil {
+		if !file.Dir() {
+			r.conn.srv.tunnel.left(r.tree.share, source)
+		}
 		o.reportRename(ctx, source, name, n.replaced)
 		_, err = o.store.Update(ctx, file.ID(), state.Relink(from, r.tree.share.link(name)))
 	}

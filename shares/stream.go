@@ -140,6 +140,21 @@ func (c *creation) shareBase(ctx context.Context, o *open) error {
 	return err
 }
 
+// reshareBase enters an open of a stream that a restart has brought back into the
+// record of its file again, where it is not kept.
+func (o *open) reshareBase(ctx context.Context, share uint32) {
+	if o.stream == nil {
+		return
+	}
+	name, err := o.stream.Name()
+	if err != nil {
+		return // the file is going away, and its streams with it
+	}
+	o.store.Update(ctx, o.stream.Base().ID(), state.AddStreamOpen(state.Open{
+		ID: o.stateID(), Access: uint32(o.access), Share: share, Link: o.share.link(name),
+	}))
+}
+
 // recordLink is the link of the open in the record of what it is an open of.
 func (c *creation) recordLink(o *open) string {
 	if o.stream != nil {
