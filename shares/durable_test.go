@@ -1,11 +1,14 @@
 package shares
 
 import (
+	"context"
 	"errors"
+	"net"
 	"testing"
 
 	"lunless/shares/accounts"
 	"lunless/shares/fs"
+	"lunless/shares/fs/powerfs"
 	"lunless/smbstore/smb2"
 )
 
@@ -71,4 +74,59 @@ func TestServerGUIDStays(t *testing.T) {
 	if guids[0] != guids[1] || guids[0].IsZero() {
 		t.Errorf("GUIDs %x", guids)
 	}
+}
+
+// A server that is stopped in order keeps the persistent handles of its clients for
+// the next one, as one that dies does.
+func TestOrderlyStopKeepsPersistentHandles(t *testing.T) {
+	users, err := accounts.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := users.AddUser(testUser, testPassword); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	store := powerfs.New()
+	cfg := func() Config {
+		return Config{Accounts: users, StateDir: dir, Logger: testLogger(t), Shares: []Share{{Name: "ca", FS: store, ContinuouslyAvailable: true}}}
+	}
+	guid := smb2.GUID{7}
+	var fid smb2.FileID
+	run := func(do func(c *rawClient)) {
+		srv, err := New(cfg())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go srv.Serve(context.Background(), l)
+		c := loginRaw(t, l.Addr().String(), smb2.Dialect311, "ca")
+		do(c)
+		if err := srv.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(func(c *rawClient) {
+		q := createRequest("f")
+		d := smb2.DurableRequestV2{Flags: smb2.DurableFlagPersistent, CreateGUID: guid}
+		q.Contexts = []smb2.CreateContext{d.Context()}
+		var m smb2.CreateResponse
+		if r := c.call(smb2.CommandCreate, q, nil); r.hdr.Status != smb2.StatusSuccess {
+			t.Fatal(r.hdr.Status)
+		} else if err := m.Decode(r.msg); err != nil {
+			t.Fatal(err)
+		}
+		fid = m.FileID
+	})
+	run(func(c *rawClient) {
+		q := createRequest("f")
+		d := smb2.DurableReconnectV2{FileID: fid, CreateGUID: guid, Flags: smb2.DurableFlagPersistent}
+		q.Contexts = []smb2.CreateContext{d.Context()}
+		if st := c.call(smb2.CommandCreate, q, nil).hdr.Status; st != smb2.StatusSuccess {
+			t.Errorf("reclaim: %v", st)
+		}
+	})
 }
