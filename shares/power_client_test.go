@@ -21,6 +21,7 @@ type powerClient struct {
 	share  string
 	folder string
 	files  []*powerFile
+	closed []*powerFile // that nobody has open
 	dirs   []string
 	made   int
 }
@@ -81,7 +82,12 @@ func (c *powerClient) choose() *powerRequest {
 		return c.setSize(f)
 	case 11, 12:
 		return c.setHidden(f)
-	case 13, 14, 15:
+	case 13, 14:
+		return c.rename(f)
+	case 15:
+		if len(c.closed) > 0 {
+			return c.replace(f)
+		}
 		return c.rename(f)
 	case 16, 17:
 		if f.handle.open {
@@ -237,6 +243,24 @@ func (c *powerClient) rename(f *powerFile) *powerRequest {
 	return c.changing("rename", f, next, smb2.CommandSetInfo, setInfo(f, fscc.FileRenameInformation, &fscc.RenameInfo{Name: wire(next.name)}), nil)
 }
 
+// replace renames a file to the name of another one, which goes with that.
+func (c *powerClient) replace(f *powerFile) *powerRequest {
+	victim := c.closed[c.rnd.IntN(len(c.closed))]
+	c.closed = slices.DeleteFunc(c.closed, func(g *powerFile) bool { return g == victim })
+	next, gone := f.now, victim.now
+	next.name, gone.name = victim.now.name, ""
+	victim.may(&gone)
+	r := c.changing("replace", f, next, smb2.CommandSetInfo,
+		setInfo(f, fscc.FileRenameInformation, &fscc.RenameInfo{Name: wire(next.name), ReplaceIfExists: true}), nil)
+	done := r.done
+	r.done = func(resp response) error {
+		victim.now = gone
+		c.settled(victim.slot)
+		return done(resp)
+	}
+	return r
+}
+
 // remove marks a file to be deleted; what closes it deletes it.
 func (c *powerClient) remove(f *powerFile) *powerRequest {
 	return &powerRequest{name: "mark to delete", cmd: smb2.CommandSetInfo, slot: f.slot,
@@ -260,6 +284,9 @@ func (c *powerClient) close(f *powerFile) *powerRequest {
 			f.mustHandle(handleState{})
 		}
 		c.files = slices.DeleteFunc(c.files, func(g *powerFile) bool { return g == f })
+		if !f.going {
+			c.closed = append(c.closed, f)
+		}
 		return nil
 	}}
 }

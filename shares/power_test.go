@@ -20,7 +20,7 @@ import (
 )
 
 // powerOrder ranks what a cut can come into, the rarest first.
-var powerOrder = []string{"lock", "delete", "mark to delete", "create", "write through", "rename", "set attributes", "set size", "close", "flush", "write", "nothing"}
+var powerOrder = []string{"lock", "delete", "replace", "mark to delete", "create", "write through", "rename", "set attributes", "set size", "close", "flush", "write", "nothing"}
 
 func powerRank(name string) int { return slices.Index(powerOrder, name) }
 
