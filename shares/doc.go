@@ -18,4 +18,11 @@
 // large, go to the connection's workers (worker.go). Everything else goes through one
 // goroutine a connection, in the order it arrived, so that a slow CREATE never
 // holds up the data of another disk.
+//
+// A session is reached over one connection or several (channel.go, bind.go). What is
+// open in it belongs to it: an open counts the requests that use it, whichever
+// connection they came by (gate.go), and is closed, or kept for its client, once they
+// are through. What waits for somebody else, another client's break or lock, waits in
+// a goroutine of its own (async.go); what the server has to tell a client unasked goes
+// out beside the responses (notice.go). No client can take what all need (peers.go).
 package shares

@@ -27,11 +27,11 @@ func keepsOpens(why error) bool {
 // detach is the end of an open's session, which the caller has taken it from: it
 // is kept for its client, or closed (MS-SMB2 3.3.7.1).
 func (o *open) detach(ctx context.Context, why error) {
+	o.drain(why) // nothing of this session reaches the file after it has been reclaimed, or closed
 	if !o.outlives.Load() {
 		o.close(ctx, why)
 		return
 	}
-	o.drain(why) // nothing of this session reaches the file after it has been reclaimed
 	srv := o.session.srv
 	srv.opens.Add(1)
 	o.parked.Store(true)

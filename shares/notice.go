@@ -11,11 +11,12 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// What a notice may wait for.
-const (
-	noticeTimeout = 5 * time.Second // to be written to one connection, before another is tried
-	noticeHold    = time.Second     // for the response that must be sent before it
-)
+// noticeHold is how long a notice waits for the response that must be sent before it.
+const noticeHold = time.Second
+
+// noticeTimeout is how long one may take to be written to a connection, before
+// another is tried. Tests shorten it.
+var noticeTimeout = 5 * time.Second
 
 var errNoChannel = errors.New("no connection of the client takes a notification")
 

@@ -3,6 +3,7 @@ package shares
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"lunless/smbstore/smb2"
 )
@@ -88,5 +89,44 @@ func TestNoticesWaitForResponses(t *testing.T) {
 	}
 	if r := c.receive()[0]; r.hdr.Command != smb2.CommandOplockBreak {
 		t.Fatalf("got %v", r.hdr.Command)
+	}
+}
+
+// TestNoticeAvoidsStuckChannel has a notification go over the second channel when
+// the first takes nothing, while whoever sends it does not wait (MS-SMB2 3.3.4.6:
+// "the server MUST retry the send using an alternate connection").
+func TestNoticeAvoidsStuckChannel(t *testing.T) {
+	usual := noticeTimeout
+	noticeTimeout = 20 * time.Millisecond
+	srv := startServer(t, nil)
+	t.Cleanup(func() { noticeTimeout = usual })
+	first := loginMulti(t, srv.addr, smb2.Dialect311)
+	second := dialMulti(t, srv.addr, smb2.Dialect311)
+	if st := second.bind(first, bindOptions{}); st != smb2.StatusSuccess {
+		t.Fatal(st)
+	}
+	s := srv.onlySession(t)
+	stuck := s.channelList()[0].conn
+	stuck.writeMu.Lock() // as a write has it that does not return
+	released := false
+	release := func() {
+		if !released {
+			released = true
+			stuck.writeMu.Unlock()
+		}
+	}
+	t.Cleanup(release)
+	done := make(chan error, 1)
+	s.sendNotice(&smb2.OplockBreak{OplockLevel: smb2.OplockII}, false, func(err error) { done <- err })
+	if r := second.receive()[0]; r.hdr.Command != smb2.CommandOplockBreak {
+		t.Fatalf("got %v", r.hdr.Command)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	release()
+	s.sendNotice(&smb2.OplockBreak{}, false, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
