@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-storage soak-pdus soak-load soak-state soak-guest
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-storage soak-pdus soak-load soak-state soak-guest
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -46,6 +46,7 @@ fuzz:
 # fault that the run must notice.
 CUTS ?= 20000
 RUNS ?= 30
+KILLS ?= 200
 PDUS ?= 1000000
 STEPS ?= 1000000
 CONNS ?= 1500
@@ -56,6 +57,8 @@ soak-disks:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./smbstore/vhdx ./smbstore/vhd ./smbstore
 soak-cuts:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./shares
+soak-handles:
+	KILLS=$(KILLS) testdata/soak.sh TestSoakHandles ./shares
 soak-storage:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:

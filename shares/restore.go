@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"lunless/shares/fs"
@@ -27,6 +28,7 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 		id    fs.FileID
 		open  state.Open
 		lease state.Lease
+		going bool // marked to be deleted
 	}
 	var list []lost
 	srv.store.Walk(ctx, func(id fs.FileID, r state.Record) bool {
@@ -35,7 +37,7 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 			if h.Kind != state.Persistent || !h.Disconnected || shareKey(h.Share) != shareKey(s.Name) || srv.table.find(o.ID) != nil {
 				continue
 			}
-			l := lost{id: id, open: o}
+			l := lost{id: id, open: o, going: r.IsDeleting(o.Link)}
 			for i := range r.Leases {
 				if o.HasLease && r.Leases[i].Key == o.Lease {
 					l.lease = r.Leases[i]
@@ -66,7 +68,11 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 			err = srv.restoreRenamed(ctx, s, l.id, &l.open, &l.lease, name)
 		}
 		if err != nil {
-			srv.log.Error("persistent handle lost", "share", s.Name, "file", l.open.Link, "user", l.open.Handle.Owner, "err", err)
+			level := slog.LevelError
+			if l.going && notThere(err) { // its last CLOSE had come as far as that
+				level = slog.LevelDebug
+			}
+			srv.log.Log(ctx, level, "persistent handle lost", "share", s.Name, "file", l.open.Link, "user", l.open.Handle.Owner, "err", err)
 			if fx, err := srv.store.Update(ctx, l.id, state.RemoveOpen(l.open.ID, true)); err == nil && fx.Delete {
 				srv.store.Update(ctx, l.id, state.Deleted(fx.Link))
 			}
@@ -121,6 +127,12 @@ func (srv *Server) restoreOpen(ctx context.Context, s *share, id fs.FileID, rec 
 	o.replayable.Store(h.Replayable)
 	o.token = srv.store.Token(id)
 	o.reshareBase(ctx, rec.Share)
+	if sabotaged("lock-forgotten-on-reclaim") {
+		srv.store.Update(ctx, id, func(r state.Record) (state.Record, state.Effects, error) {
+			r.Locks = nil
+			return r, state.Effects{}, nil
+		})
+	}
 	srv.opens.Add(1)
 	srv.table.add(o)
 	srv.expireAt(o, h.Deadline)

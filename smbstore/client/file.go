@@ -33,8 +33,11 @@ type File struct {
 	info    CreateInfo
 	grant   Grant
 	renamed string // the name it has by now, "" if never renamed
-	ended   error  // ErrClosed or *HandleLostError
-	buckets [lockBuckets]lockBucket
+	// renaming is the name that it is being given: while the answer is out, it may
+	// have either.
+	renaming string
+	ended    error // ErrClosed or *HandleLostError
+	buckets  [lockBuckets]lockBucket
 }
 
 // handle is an open within one session.
@@ -178,6 +181,7 @@ func (f *File) reclaim(ctx context.Context, s *session) error {
 		contexts = append(contexts, r.Context())
 	}
 	contexts = f.leaseContext(l, contexts)
+	other := f.otherName()
 	for try := 0; ; try++ {
 		k, err := f.create(ctx, l, contexts, false)
 		if err == nil {
@@ -191,6 +195,13 @@ func (f *File) reclaim(ctx context.Context, s *session) error {
 			s.end(err)
 			return &lostError{err}
 		}
+		if refused.Status == smb2.StatusInvalidParameter && other != "" {
+			// The name is not the one that the server has of it (MS-SMB2 3.3.5.9.12).
+			f.mu.Lock()
+			f.renamed, other = other, ""
+			f.mu.Unlock()
+			continue
+		}
 		if !reclaimAgain(refused.Status, try) {
 			return f.lose(&HandleLostError{Name: f.name, Status: refused.Status})
 		}
@@ -198,6 +209,14 @@ func (f *File) reclaim(ctx context.Context, s *session) error {
 			return err
 		}
 	}
+}
+
+// otherName is the name that a rename without an answer may have given the file,
+// or "".
+func (f *File) otherName() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.renaming
 }
 
 // reclaimAgain tells refusals that mean "not yet" from those that are final. A

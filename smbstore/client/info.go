@@ -119,11 +119,15 @@ func (f *File) Rename(ctx context.Context, name string, replace bool) error {
 	if name == "" || strings.ContainsRune(name, 0) {
 		return &StatusError{Command: smb2.CommandSetInfo, Name: name, Status: smb2.StatusObjectNameInvalid}
 	}
+	f.mu.Lock()
+	f.renaming = name
+	f.mu.Unlock()
 	err := f.SetInfo(ctx, fscc.FileRenameInformation, &fscc.RenameInfo{ReplaceIfExists: replace, Name: name})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.renaming = ""
 	if err == nil {
-		f.mu.Lock()
 		f.renamed = name
-		f.mu.Unlock()
 	}
 	return err
 }
