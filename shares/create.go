@@ -35,8 +35,15 @@ func handleCreate(ctx context.Context, r *request) error {
 
 // attempt runs the CREATE from the beginning: what a name leads to may be another
 // file after a wait.
-func (c *creation) attempt(ctx context.Context, _ bool) error {
+func (c *creation) attempt(ctx context.Context, off bool) error {
 	r := c.r
+	if c.first != nil && off { // in the order in which they came
+		select {
+		case <-c.first:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if err := c.req.Decode(r.msg); err != nil {
 		return err
 	}
@@ -84,11 +91,11 @@ type creation struct {
 
 	madeFile  bool // and not just a stream in one
 	caching   grantedCaching
-	made      bool // an earlier attempt has created the file, and had to wait then
-	takeOver  bool // the user may read the file
-	racing    bool // the same CREATE is being worked on already
-	reclaimed bool // the open is an old one
-	attached  bool // the open was in the session before: the request is a replay
+	made      bool            // an earlier attempt has created the file, and had to wait then
+	takeOver  bool            // the user may read the file
+	first     <-chan struct{} // ends the same CREATE, that was being worked on when this came; or nil
+	reclaimed bool            // the open is an old one
+	attached  bool            // the open was in the session before: the request is a replay
 }
 
 const (

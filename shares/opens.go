@@ -17,8 +17,9 @@ type openTable struct {
 	guids   map[createKey]*open
 	leases  map[state.LeaseKey]*leaseFile
 	folders atomic.Int64 // opens of folders that have a lease
-	// creating are the CREATEs that have not been answered yet.
-	creating map[createKey]struct{}
+	// creating are the CREATEs that have not come to an end yet; each channel is
+	// closed when it has.
+	creating map[createKey]chan struct{}
 }
 
 // createKey names the CREATE that made an open: a client sends the same again if
@@ -36,7 +37,7 @@ type leaseFile struct {
 func newOpenTable() openTable {
 	return openTable{
 		byID: map[state.OpenID]*open{}, guids: map[createKey]*open{}, leases: map[state.LeaseKey]*leaseFile{},
-		creating: map[createKey]struct{}{},
+		creating: map[createKey]chan struct{}{},
 	}
 }
 
@@ -54,21 +55,22 @@ func (t *openTable) findCreate(k createKey) *open {
 	return t.guids[k]
 }
 
-// beginCreate enters a CREATE that has begun. It reports false if it has begun
-// before, and has not come to an end.
-func (t *openTable) beginCreate(k createKey) bool {
+// beginCreate enters a CREATE that has begun, or says what to wait for if it has
+// begun before and has not come to an end.
+func (t *openTable) beginCreate(k createKey) (first <-chan struct{}, began bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, there := t.creating[k]; there {
-		return false
+	if c, there := t.creating[k]; there {
+		return c, false
 	}
-	t.creating[k] = struct{}{}
-	return true
+	t.creating[k] = make(chan struct{})
+	return nil, true
 }
 
 func (t *openTable) endCreate(k createKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	close(t.creating[k])
 	delete(t.creating, k)
 }
 

@@ -26,6 +26,7 @@ func handleOplockBreak(ctx context.Context, r *request) error {
 	if ack.OplockLevel != smb2.OplockLease {
 		level = cachingOf(ack.OplockLevel)
 	}
+	r.holdNotices()
 	fx, err := o.store.Update(ctx, o.fileID, state.AckOplock(o.stateID(), level))
 	switch {
 	case errors.Is(err, state.ErrNotBreaking) && ack.OplockLevel != smb2.OplockNone:
@@ -55,6 +56,7 @@ func (r *request) ackLease(ctx context.Context) error {
 	if ack.LeaseState&^(smb2.LeaseReadCaching|smb2.LeaseHandleCaching|smb2.LeaseWriteCaching) != 0 {
 		return smb2.StatusRequestNotAccepted
 	}
+	r.holdNotices() // another break may follow, and is not to overtake the response
 	fx, err := srv.store.Update(ctx, file, state.AckLease(key, state.Caching(ack.LeaseState)))
 	if errors.Is(err, state.ErrNotBreaking) {
 		return smb2.StatusUnsuccessful

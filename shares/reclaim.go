@@ -22,11 +22,12 @@ func (c *creation) begin() (done func(), err error) {
 	}
 	table := &c.r.conn.srv.table
 	k := createKey{c.r.conn.neg.clientGUID, d.CreateGUID}
-	if !table.beginCreate(k) {
+	first, began := table.beginCreate(k)
+	if !began {
 		if c.r.hdr.Flags&smb2.FlagReplayOperation == 0 {
 			return none, statusDuplicateObjectID
 		}
-		c.racing = true
+		c.first = first
 		return none, nil
 	}
 	return func() { table.endCreate(k) }, nil
@@ -37,7 +38,12 @@ func (c *creation) begin() (done func(), err error) {
 // owner yet, which nobody may have; one that waits because sharing keeps it out has
 // none, and this one waits beside it.
 func (c *creation) race(ctx context.Context, o *open, transient fscc.AccessMask) error {
-	if !c.racing {
+	select {
+	case <-c.first:
+		return nil
+	default:
+	}
+	if c.first == nil {
 		return nil
 	}
 	_, err := o.store.Update(ctx, o.fileID, state.CanOpen(uint32(o.access)|uint32(transient), uint32(c.req.ShareAccess)))
@@ -52,7 +58,7 @@ func (c *creation) race(ctx context.Context, o *open, transient fscc.AccessMask)
 // one it returns neither an open nor an error.
 func (c *creation) replay(ctx context.Context) (*open, error) {
 	d, r := c.ctxs.durableV2, c.r
-	if d == nil || d.CreateGUID.IsZero() {
+	if d == nil || d.CreateGUID.IsZero() || c.first != nil {
 		return nil, nil
 	}
 	o := r.conn.srv.table.findCreate(createKey{r.conn.neg.clientGUID, d.CreateGUID})

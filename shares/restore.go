@@ -6,12 +6,32 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"lunless/shares/fs"
 	"lunless/shares/state"
 	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
+
+// expireRestored ends persistent opens of an earlier run that nobody reclaims in
+// time, those of shares too that are served no more: their files must not be kept
+// from other shares for good.
+func (srv *Server) expireRestored() {
+	ctx := context.Background()
+	srv.store.Walk(ctx, func(id fs.FileID, r state.Record) bool {
+		for _, o := range r.Opens {
+			if o.Handle.Disconnected {
+				time.AfterFunc(time.Until(o.Handle.Deadline), func() {
+					if !srv.stopping.Load() {
+						srv.store.Update(ctx, id, state.Expire(o.ID, time.Now()))
+					}
+				})
+			}
+		}
+		return true
+	})
+}
 
 // errOtherFile is why an open of an earlier run of the server is not restored.
 var errOtherFile = errors.New("the name leads to another file now")
@@ -135,7 +155,6 @@ func (srv *Server) restoreOpen(ctx context.Context, s *share, id fs.FileID, rec 
 	}
 	srv.opens.Add(1)
 	srv.table.add(o)
-	srv.expireAt(o, h.Deadline)
 	return nil
 }
 

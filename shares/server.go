@@ -174,6 +174,7 @@ func (srv *Server) keepState(s *Share) error {
 		return fmt.Errorf("share %q: continuous availability: %w", s.Name, err)
 	}
 	srv.durable = b
+	srv.expireRestored()
 	return nil
 }
 
