@@ -347,6 +347,9 @@ func (c *conn) findOpen(r *request, ch *chain, cmd *command) error {
 	}
 	o := r.session.findOpen(id)
 	if o == nil || o.tree != r.tree {
+		if r.hdr.Command == smb2.CommandIoctl && needsNoOpen(r.msg) {
+			return smb2.StatusInvalidParameter
+		}
 		return smb2.StatusFileClosed
 	}
 	r.open = o

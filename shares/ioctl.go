@@ -2,6 +2,7 @@ package shares
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	"lunless/smbstore/fscc"
@@ -133,6 +134,14 @@ func (r *request) control(ctx context.Context, req *smb2.IoctlRequest) error {
 		return smb2.StatusAccessDenied
 	}
 	return f(ctx, r, req)
+}
+
+// needsNoOpen says whether an IOCTL's control code is one of controlsOfConnection:
+// any FileId but all ones is a mistake then, and not an open that is closed
+// (MS-SMB2 3.3.5.15).
+func needsNoOpen(msg []byte) bool {
+	_, ok := controlsOfConnection[smb2.CtlCode(binary.LittleEndian.Uint32(msg[smb2.HeaderSize+4:]))]
+	return ok
 }
 
 // permits says whether the open has the rights that a file system's control code

@@ -164,6 +164,13 @@ func TestControlsOfWhatIsNotThere(t *testing.T) {
 			t.Errorf("%v: %v, want %v", code, st, want)
 		}
 	}
+	for _, code := range []smb2.CtlCode{smb2.FsctlDFSGetReferrals, smb2.FsctlQueryNetworkInterfaceInfo, smb2.FsctlPipeWait} {
+		for _, id := range []smb2.FileID{file, {Persistent: 1}, {}} {
+			if _, st := c.ioctl(id, code, nil, 1024); st != smb2.StatusInvalidParameter {
+				t.Errorf("%v with FileId %v: %v", code, id, st)
+			}
+		}
+	}
 	if _, st := c.ioctl(file, smb2.FsctlSrvEnumerateSnapshots, nil, 15); st != smb2.StatusInvalidParameter {
 		t.Errorf("snapshots in 15 bytes: %v", st)
 	}

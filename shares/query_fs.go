@@ -116,6 +116,9 @@ func sectorSizes(v *fs.Volume) *fscc.FsSectorSizeInfo {
 		EffectiveForAtomicity: min(physical, page),
 		SectorAlignment:       fscc.SSINFO_OFFSET_UNKNOWN, PartitionAlignment: fscc.SSINFO_OFFSET_UNKNOWN,
 	}
+	if v.Sparse { // the file system takes back what is trimmed, whatever the disk makes of that
+		info.Flags |= fscc.SSINFO_FLAGS_TRIM_ENABLED
+	}
 	if !v.Disk.Known {
 		return info
 	}
