@@ -21,6 +21,8 @@ import (
 // folder. Who may open the folder's files may ask; nobody else can reach it.
 const controlName = "control.sock"
 
+var errOtherNode = errors.New("another node is running with this data folder")
+
 // Errors of a Control.
 var (
 	ErrNotRunning = errors.New("no node is running with this data folder")
@@ -41,7 +43,7 @@ func listenControl(data string) (net.Listener, error) {
 	defer dir.Close()
 	if c, err := net.Dial("unix", at); err == nil {
 		c.Close()
-		return nil, fmt.Errorf("control socket %s: another node is running with this data folder", filepath.Join(data, controlName))
+		return nil, errOtherNode
 	}
 	os.Remove(at) //nolint:errcheck // Listen says what is wrong
 	old := unix.Umask(0o177)
@@ -66,7 +68,11 @@ func socketPath(data string) (dir *os.File, at string, err error) {
 // serveControl answers until the returned function is called.
 func (n *Node) serveControl() (stop func(), err error) {
 	l, err := listenControl(n.cfg.Data)
-	if err != nil {
+	switch {
+	case errors.Is(err, errOtherNode): // it is the one that is asked
+		n.log.Warn("sessions and opens of this node cannot be listed", "error", err)
+		return func() {}, nil
+	case err != nil:
 		return nil, err
 	}
 	c := control{n.server}
