@@ -180,10 +180,16 @@ func (f *smbFile) copyRange(to, from *client.File, srcOff, dstOff, n int64) (don
 	return done + m, err
 }
 
-// offload copies by tokens. What a server does not do this way is left to be done
-// otherwise, without an error.
+// offload copies by tokens, up to the end of the destination, past which they
+// write nothing (MS-FSA 2.1.5.10.21). What a server does not do this way is left to
+// be done otherwise, without an error.
 func (f *smbFile) offload(to, from *client.File, srcOff, dstOff, n int64) (done int64, err error) {
 	ctx := f.store.ctx
+	size, err := to.Size(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n = min(n, max(0, size-dstOff)/offloadUnit*offloadUnit)
 	for done < n {
 		token, err := from.OffloadRead(ctx, srcOff+done, n-done)
 		for skip := int64(0); err == nil && skip < token.Length; {
@@ -195,10 +201,10 @@ func (f *smbFile) offload(to, from *client.File, srcOff, dstOff, n int64) (done 
 		}
 		var refused *client.StatusError
 		switch {
+		case errors.Is(err, client.ErrNotSupported):
+			f.store.noOffload.Store(true)
+			return done, nil
 		case errors.As(err, &refused) && refused.Status != smb2.StatusDiskFull:
-			if done == 0 {
-				f.store.noOffload.Store(true)
-			}
 			return done, nil
 		case err != nil:
 			return done, err

@@ -20,7 +20,9 @@ type Client struct {
 	cur      atomic.Pointer[session] // the latest; may have ended
 	durables atomic.Int32            // open files that a lost session leaves behind
 	leases   leaseTable
-	breaks   chan breakNotice
+	// unconfirmed counts connections lost in a row during validateNegotiate.
+	unconfirmed atomic.Int32
+	breaks      chan breakNotice
 
 	mu       sync.Mutex // guards what follows
 	closed   bool

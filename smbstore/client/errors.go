@@ -63,7 +63,9 @@ func (e *StatusError) Is(target error) bool {
 	case fs.ErrPermission:
 		return e.Status == smb2.StatusAccessDenied || e.Status == smb2.StatusNetworkAccessDenied
 	case ErrNotSupported:
-		return e.Status == smb2.StatusNotSupported || e.Status == smb2.StatusInvalidDeviceRequest || e.Status == smb2.StatusNotImplemented
+		return e.Status == smb2.StatusNotSupported || e.Status == smb2.StatusInvalidDeviceRequest || e.Status == smb2.StatusNotImplemented ||
+			e.Status == smb2.StatusOffloadReadFileNotSupported || e.Status == smb2.StatusOffloadWriteFileNotSupported ||
+			e.Status == smb2.StatusOffloadReadFltNotSupported || e.Status == smb2.StatusOffloadWriteFltNotSupported
 	}
 	return false
 }

@@ -191,3 +191,50 @@ func TestTampering(t *testing.T) {
 		})
 	}
 }
+
+// startDowngrader is a network that takes the newest dialect out of what a client
+// offers.
+func startDowngrader(t testing.TB, server string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", server)
+			if err != nil {
+				c.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(c, s); s.Close(); c.Close() }()
+			go func() {
+				defer s.Close()
+				var h [4]byte
+				if _, err := io.ReadFull(c, h[:]); err != nil {
+					return
+				}
+				b := make([]byte, binary.BigEndian.Uint32(h[:]))
+				if _, err := io.ReadFull(c, b); err != nil {
+					return
+				}
+				var q smb2.NegotiateRequest
+				if q.Decode(b) == nil {
+					last := len(q.Dialects) - 1
+					for i := range q.Dialects[:last] { // no message may change its length
+						binary.LittleEndian.PutUint16(b[smb2.HeaderSize+36+2*i:], uint16(q.Dialects[i]))
+					}
+					binary.LittleEndian.PutUint16(b[smb2.HeaderSize+36+2*last:], 0x0300)
+				}
+				_, _ = s.Write(append(h[:], b...))
+				_, _ = io.Copy(s, c)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}

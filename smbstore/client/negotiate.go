@@ -171,6 +171,11 @@ func (cfg *Config) negotiateContexts(n *negotiated, list []smb2.NegotiateContext
 	return nil
 }
 
+// maxUnconfirmed is how often in a row a connection may be lost while the
+// negotiation is confirmed: a server that finds it changed ends the connection
+// (MS-SMB2 3.3.5.15.12), which may happen by chance once or twice.
+const maxUnconfirmed = 3
+
 // validateNegotiate has a server of SMB 3.0 or 3.0.2, which sign no NEGOTIATE, say
 // again under the session's key what it was asked and what it answered (MS-SMB2
 // 3.2.5.5): somebody on the way may have changed either. A server that fails the
@@ -200,9 +205,12 @@ func (s *session) validateNegotiate(ctx context.Context, c *conn, tree uint32, e
 			return nil
 		}
 		return fmt.Errorf("%w: the server does not confirm the negotiation: %w", ErrSecurity, err)
+	} else if isLost(err) && s.client.unconfirmed.Add(1) >= maxUnconfirmed {
+		return fmt.Errorf("%w: the server ends the connection when the negotiation is to be confirmed", ErrSecurity)
 	} else if err != nil {
 		return err
 	}
+	s.client.unconfirmed.Store(0)
 	var r smb2.IoctlResponse
 	var v smb2.ValidateNegotiateInfoResponse
 	if err := r.Decode(body); err != nil {
