@@ -284,6 +284,49 @@ func TestBoltDamaged(t *testing.T) {
 	}
 }
 
+// A meta page that is not the one that was written is damage: bbolt would take the
+// other one, and with it forget the last commit.
+func TestBoltDamagedMeta(t *testing.T) {
+	path := filepath.Join(t.TempDir(), FileName)
+	b := openBolt(t, path, BoltOptions{})
+	for i := range OpenID(2) { // so that either page is the newer one in one round
+		commit(t, b, fs.FileID{Inode: uint64(i)}, AddOpen(OpenRequest{Open: persistent(i+1, "A")}))
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, ok := readMeta(whole, 0)
+		if !ok {
+			t.Fatal("no first meta page")
+		}
+		pages := [2][]byte{whole[:512], whole[m.size:][:512]}
+		for n, page := range pages {
+			for what, bad := range map[string][]byte{"never written": make([]byte, 512), "written twice": pages[1-n]} {
+				image := bytes.Clone(whole)
+				copy(image[n*int(m.size):], bad)
+				file := filepath.Join(t.TempDir(), FileName)
+				if err := os.WriteFile(file, image, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				b, err := OpenBolt(file, BoltOptions{})
+				if err == nil {
+					b.Close()
+				}
+				if !errors.Is(err, ErrDamaged) {
+					t.Errorf("page %d %s after %d commits: %v", n, what, i+1, err)
+				}
+			}
+			for i := pageHeader; i < pageHeader+metaSize; i++ {
+				page[i] ^= 1
+				if err := checkPages(whole); err == nil {
+					t.Errorf("page %d: byte %d does not count", n, i)
+				}
+				page[i] ^= 1
+			}
+		}
+	}
+}
+
 func TestBoltInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	openBolt(t, path, BoltOptions{})
