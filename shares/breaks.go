@@ -98,8 +98,7 @@ func (srv *Server) sendBreak(br *state.Break, done func(error)) {
 func (srv *Server) endOpen(id fs.FileID, open state.OpenID) {
 	o := srv.table.find(open)
 	if o == nil || o.fileID != id {
-		// It is in no table: what is left of it is its record.
-		srv.store.Update(context.Background(), id, state.RemoveOpen(open, true))
+		srv.endLost(context.Background(), id, open)
 		return
 	}
 	o.takeBack(context.Background(), srv, errForced)
