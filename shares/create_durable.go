@@ -155,12 +155,7 @@ func (c *creation) wantedHandle(o *open) state.Handle {
 		ClientGUID: r.conn.neg.clientGUID, Owner: r.session.owner(), Share: r.tree.share.Name, Name: c.req.Name,
 		Options: uint32(c.req.CreateOptions), Desired: uint32(c.req.DesiredAccess),
 	}
-	if x.app != nil {
-		h.AppInstance.ID = x.app.ID
-		if v := x.appVersion; v != nil {
-			h.AppInstance.HasVersion, h.AppInstance.High, h.AppInstance.Low = true, v.High, v.Low
-		}
-	}
+	h.AppInstance = x.instance()
 	limits := &r.conn.srv.cfg.Limits
 	wantsHandle := c.req.RequestedOplockLevel == smb2.OplockBatch || c.wantsLease(o.dir) && c.wanted(o.dir)&state.CacheHandle != 0
 	switch {

@@ -35,7 +35,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 		return nil, err
 	}
 	if c.path, err = c.r.deleting(ctx, f); err != nil {
-		return nil, err
+		return nil, c.takeOverGoing(ctx, f, err)
 	}
 	if err := c.recognize(ctx, f); err != nil {
 		return nil, err
@@ -168,9 +168,7 @@ func (c *creation) checkAccess(ctx context.Context, f fs.File, info *fs.Info, tr
 		return smb2.StatusAccessDenied
 	}
 	if c.ctxs.app != nil {
-		// Who takes over from an older instance must be able to read (MS-SMB2 3.3.5.9.13).
-		const read = fscc.FILE_READ_DATA | fscc.FILE_READ_EA | fscc.FILE_READ_ATTRIBUTES | fscc.READ_CONTROL | fscc.SYNCHRONIZE
-		c.takeOver = m&read == read
+		c.takeOver = m&takeOverRights == takeOverRights
 	}
 	c.granted = c.desired
 	if c.maximum {

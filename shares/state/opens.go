@@ -159,6 +159,24 @@ func (b *breaking) takeOver(q *OpenRequest) error {
 	return nil
 }
 
+// TakeOver is the first step of AddOpen alone, for a file that cannot be opened as it
+// is: opens of older instances are closed first (MS-SMB2 3.3.5.9.13), and what they
+// kept from being opened is looked at again. It fails with ErrForcedClosed; without
+// Effects.Wait there is nothing to close.
+func TakeOver(q OpenRequest) Change {
+	return func(r Record) (Record, Effects, error) {
+		var fx Effects
+		b := breaking{r: &r, fx: &fx, by: q.Open.holder()}
+		if err := b.takeOver(&q); err != nil {
+			return r, Effects{}, err
+		}
+		if b.wait {
+			return b.suspend(q.Ticket)
+		}
+		return r, fx, nil
+	}
+}
+
 // grantDurability takes from the new open the durability it does not get for
 // lack of handle caching (MS-SMB2 3.3.5.9.6, 3.3.5.9.10), which persistent ones do
 // without.
