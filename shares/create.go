@@ -63,6 +63,10 @@ func (c *creation) attempt(ctx context.Context, off bool) error {
 	if err == nil && !c.attached && !r.session.addOpen(o) {
 		err = smb2.StatusNetworkNameDeleted // the tree connect ended meanwhile
 	}
+	if err == nil && !c.attached && o.doomed.Load() {
+		o.takeBack(ctx, r.conn.srv, errForced)
+		return state.ErrForcedClosed
+	}
 	if err != nil {
 		if c.attached {
 			return err
@@ -314,7 +318,8 @@ func (c *creation) share(ctx context.Context, o *open, transient fscc.AccessMask
 	}
 	table := &c.r.conn.srv.table
 	if o.hasLease && !table.holdLease(o.lease, o.fileID) {
-		return smb2.StatusInvalidParameter // the lease is another file's (MS-SMB2 3.3.5.9.8)
+		// The lease is another file's (MS-SMB2 3.3.5.9.8).
+		return errors.Join(smb2.StatusInvalidParameter, o.unshareBase(context.WithoutCancel(ctx)))
 	}
 	table.add(o) // before the record: a break may come at once
 	c.r.holdNotices()

@@ -87,9 +87,15 @@ func (o *open) takeBack(ctx context.Context, srv *Server, why error) {
 		o.unparkAndClose(ctx, srv, why)
 		return
 	}
-	s := o.session
-	if s == nil || !s.removeOpen(o) {
-		return // somebody else is closing it
+	if s := o.session; s == nil || !s.removeOpen(o) {
+		// It is being closed, or a session is about to have it: then whoever enters it
+		// there takes it back.
+		o.doomed.Store(true)
+		now := srv.table.find(o.stateID())
+		if now == nil || now.session == nil || !now.session.removeOpen(now) {
+			return
+		}
+		o = now
 	}
 	o.drain(why)
 	o.close(ctx, why)

@@ -120,6 +120,9 @@ const (
 // wrote notes n bytes written at off. The first write of an open is reported when it
 // is done, the others together when the open is closed.
 func (o *open) wrote(ctx context.Context, off, n int64) {
+	if n > 0 {
+		o.breakLate(ctx)
+	}
 	if n == 0 || !o.share.watched() && !o.foldersCached() {
 		return
 	}

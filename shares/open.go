@@ -68,6 +68,7 @@ type handle struct {
 	outlives   atomic.Bool // its connection, if nothing changes
 	persistent bool        // it outlives the server
 	parked     atomic.Bool // without a session
+	doomed     atomic.Bool // was to be taken back while no session had it yet
 	replayable atomic.Bool // Open.IsReplayEligible
 	action     smb2.CreateAction
 }
@@ -133,6 +134,14 @@ func (o *open) breakOthers(ctx context.Context, by func(state.OpenID, state.Tick
 	}
 	_, err := commit(ctx, o.store, o.fileID, func(t state.Ticket) state.Change { return by(o.stateID(), t) })
 	return err
+}
+
+// breakLate takes read caching, after the file has been changed, from whoever has got
+// it while the change was on its way: he may have read what was there before.
+func (o *open) breakLate(ctx context.Context) {
+	if o.token.MustBreak(o.stateID()) {
+		o.store.Update(context.WithoutCancel(ctx), o.fileID, state.BreakForWrite(o.stateID(), 0))
+	}
 }
 
 // breakHandles is breakOthers for what takes handle caching: renames, deletes and

@@ -63,7 +63,7 @@ func (c *creation) replay(ctx context.Context) (*open, error) {
 	}
 	o := r.conn.srv.table.findCreate(createKey{r.conn.neg.clientGUID, d.CreateGUID})
 	switch {
-	case o == nil:
+	case o == nil || o.share != r.tree.share:
 		return nil, nil
 	case r.hdr.Flags&smb2.FlagReplayOperation == 0:
 		return nil, statusDuplicateObjectID // also of one that cannot be replayed any more, as Windows has it

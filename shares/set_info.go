@@ -286,6 +286,7 @@ func (o *open) resize(ctx context.Context, size int64) error {
 	if err := o.file.Truncate(ctx, size); err != nil {
 		return err
 	}
+	o.breakLate(ctx)
 	o.modified(ctx, smb2.NotifyChangeSize)
 	return o.through(ctx)
 }

@@ -68,6 +68,9 @@ func (c *creation) create(ctx context.Context) (*open, error) {
 
 // addStream makes a stream of a file that exists (MS-FSA 2.1.5.1.2, "Stream not found").
 func (c *creation) addStream(ctx context.Context, base fs.File) (*open, error) {
+	if err := c.checkLease(nil); err != nil {
+		return nil, err
+	}
 	info, err := base.Stat(ctx)
 	if err != nil {
 		return nil, err
