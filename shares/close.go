@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"lunless/shares/state"
 	"lunless/smbstore/smb2"
 )
 
@@ -15,21 +14,6 @@ func handleClose(ctx context.Context, r *request) error {
 	if err := req.Decode(r.msg); err != nil {
 		return err
 	}
-	o := r.open
-	if o.file == nil || o.dir || o.options&smb2.FileDeleteOnClose == 0 {
-		return r.close(ctx, &req)
-	}
-	// Others who keep the file open for nothing but their cache close it first, so
-	// that its name goes.
-	return r.waiting(ctx, func(ctx context.Context, _ bool) error {
-		if err := o.breakHandles(ctx, state.BreakForDelete); waitOf(err) != nil {
-			return err
-		}
-		return r.close(ctx, &req)
-	}, func() {})
-}
-
-func (r *request) close(ctx context.Context, req *smb2.CloseRequest) error {
 	o := r.open
 	if !r.session.removeOpen(o) {
 		return smb2.StatusFileClosed
