@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
 
@@ -264,5 +265,51 @@ func TestFolderLeaseBreak(t *testing.T) {
 	two.create(`folder\another`)
 	if b := one.leaseBreak(); b.LeaseKey != (smb2.GUID{7}) || b.NewLeaseState&smb2.LeaseReadCaching != 0 {
 		t.Errorf("break %+v", b)
+	}
+}
+
+// Data and sizes show in the folder too: a writer whose lease does not name the
+// folder's as its parent breaks that when it closes, or sets a size at once.
+func TestFolderLeaseBreakByData(t *testing.T) {
+	setSize := func(c *rawClient, id smb2.FileID) {
+		if st := c.setInfo(id, fscc.FileEndOfFileInformation, &fscc.EndOfFileInfo{EndOfFile: 5}); st != smb2.StatusSuccess {
+			t.Fatal(st)
+		}
+	}
+	for _, tt := range []struct {
+		what   string
+		parent byte // key of the lease of the file's parent; 0: none
+		change func(c *rawClient, id smb2.FileID)
+		broken bool
+	}{
+		{"write", 0, func(c *rawClient, id smb2.FileID) { c.write(id, 0, "data"); c.closeFile(id) }, true},
+		{"size", 0, setSize, true},
+		{"close alone", 0, func(c *rawClient, id smb2.FileID) { c.closeFile(id) }, false},
+		{"write with the parent's key", 7, func(c *rawClient, id smb2.FileID) { c.write(id, 0, "data"); c.closeFile(id) }, false},
+		{"size with the parent's key", 7, setSize, false},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			srv := startServer(t, nil)
+			c := loginAs(t, srv.addr, 1, testUser, "vms")
+			c.existing("folder", smb2.FileDirectoryFile, 0)
+			q := createRequest(`folder\file`)
+			if tt.parent != 0 {
+				q.RequestedOplockLevel = smb2.OplockLease
+				l := smb2.Lease{Version: 2, LeaseKey: smb2.GUID{8}, LeaseState: leaseRH, Flags: smb2.LeaseFlagParentLeaseKeySet, ParentLeaseKey: smb2.GUID{tt.parent}}
+				q.Contexts = []smb2.CreateContext{l.Context()}
+			}
+			id := c.mustCreate(q).FileID
+			folder := cached("folder", smb2.OplockLease, 7, leaseRH)
+			folder.DesiredAccess, folder.CreateDisposition = smb2.FileReadData, smb2.FileOpen
+			c.mustCreate(folder)
+			tt.change(c, id)
+			if !tt.broken {
+				c.idle()
+				return
+			}
+			if b := c.leaseBreak(); b.LeaseKey != (smb2.GUID{7}) || b.NewLeaseState&smb2.LeaseReadCaching != 0 {
+				t.Errorf("break %+v", b)
+			}
+		})
 	}
 }
