@@ -72,12 +72,15 @@ func (o *open) leave() {
 // expireAt closes a parked open at its deadline, if nobody has reclaimed it by
 // then (MS-SMB2 3.3.6.2, 3.3.6.4).
 func (srv *Server) expireAt(o *open, deadline time.Time) {
-	time.AfterFunc(time.Until(deadline), func() {
+	t := time.AfterFunc(time.Until(deadline), func() {
 		if !srv.stopping.Load() {
 			// The store's Effects end it.
 			o.store.Update(context.Background(), o.fileID, state.Expire(o.stateID(), time.Now()))
 		}
 	})
+	if last := o.expiry.Swap(t); last != nil {
+		last.Stop() // of a time before it was reclaimed: it has nothing to end any more
+	}
 }
 
 // takeBack closes an open, whether a session has it or none: its requests are

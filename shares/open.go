@@ -68,6 +68,7 @@ type handle struct {
 	outlives   atomic.Bool // its connection, if nothing changes
 	persistent bool        // it outlives the server
 	parked     atomic.Bool // without a session
+	expiry     atomic.Pointer[time.Timer]
 	doomed     atomic.Bool // was to be taken back while no session had it yet
 	replayable atomic.Bool // Open.IsReplayEligible
 	action     smb2.CreateAction
@@ -157,6 +158,9 @@ func (o *open) breakHandles(ctx context.Context, by func(state.OpenID, state.Tic
 func (o *open) close(ctx context.Context, why error) error {
 	if o.closed.Swap(true) {
 		return fs.ErrClosed
+	}
+	if t := o.expiry.Load(); t != nil {
+		t.Stop()
 	}
 	if p := o.owner; p != nil {
 		p.opens.Add(-1)
