@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-storage soak-pdus soak-load soak-state soak-guest
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-pdus soak-load soak-state soak-guest
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -47,6 +47,7 @@ fuzz:
 CUTS ?= 20000
 RUNS ?= 30
 KILLS ?= 200
+LINKS ?= 500
 PDUS ?= 1000000
 STEPS ?= 1000000
 CONNS ?= 1500
@@ -59,6 +60,8 @@ soak-cuts:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./shares
 soak-handles:
 	KILLS=$(KILLS) testdata/soak.sh TestSoakHandles ./shares
+soak-links:
+	LINKS=$(LINKS) testdata/soak.sh TestSoakLinks ./shares
 soak-storage:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:

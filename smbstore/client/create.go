@@ -163,6 +163,10 @@ func (f *File) open(ctx context.Context) error {
 				if err := pause(ctx, try); err != nil {
 					return err
 				}
+			} else if replay && stillAtIt(refused.Status) {
+				if err := pause(ctx, try); err != nil {
+					return err
+				}
 			} else if replay && refused.Status == smb2.StatusObjectNameCollision && f.opts.Disposition == smb2.FileCreate {
 				// A server that knows no replays may have found our own doing.
 				return &lostError{err}
@@ -185,6 +189,13 @@ func (f *File) open(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// stillAtIt tells the statuses with which a server answers a replay while it still
+// works on the CREATE that came over the lost connection, or takes that
+// connection's opens down: Windows says STATUS_ACCESS_DENIED.
+func stillAtIt(status smb2.Status) bool {
+	return status == smb2.StatusAccessDenied || status == smb2.StatusFileClosed
 }
 
 // reclaimUnknown takes over an open of which the answer was lost with the session:
