@@ -43,9 +43,11 @@ func onWire(op *statetest.Op, lines []string) (out []string) {
 }
 
 // settled waits until the server has as many opens and leases as the model.
-func (d *wireDriver) settled(m *statetest.Model) error {
+func (d *wireDriver) settled(m *statetest.Model) error { return d.settledWithin(m, 5*time.Second) }
+
+func (d *wireDriver) settledWithin(m *statetest.Model, limit time.Duration) error {
 	var opens, leases int
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); sleepBriefly() {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); sleepBriefly() {
 		opens, leases = 0, 0
 		err := d.srv.store.Walk(context.Background(), func(_ fs.FileID, r state.Record) bool {
 			opens, leases = opens+len(r.Opens), leases+len(r.Leases)
@@ -115,10 +117,16 @@ func (d *wireDriver) clear(m *statetest.Model) error {
 	for i := 1; i < len(d.clients); i++ {
 		d.disconnect(i)
 	}
-	for _, o := range d.srv.table.list(func(*open) bool { return true }) {
-		o.unparkAndClose(context.Background(), d.srv.Server, errForced)
+	var err error
+	for range 20 { // a session may be gone and its opens not parked yet
+		for _, o := range d.srv.table.list(func(*open) bool { return true }) {
+			o.unparkAndClose(context.Background(), d.srv.Server, errForced)
+		}
+		if err = d.settledWithin(&statetest.Model{}, 500*time.Millisecond); err == nil {
+			return nil
+		}
 	}
-	return d.settled(&statetest.Model{})
+	return err
 }
 
 // TestModel compares STEPS random operations over the wire with the model of
