@@ -234,3 +234,24 @@ func TestPersistentHandleFollowsRenames(t *testing.T) {
 	}
 	again.create("disk")
 }
+
+// A share whose disk is not mounted when the server starts costs no handle: they
+// are there again once it is.
+func TestPersistentHandlesOfAnUnmountedDisk(t *testing.T) {
+	n := newNode(t)
+	c := n.login(1, testUser)
+	m := c.mustCreate(cached("disk", smb2.OplockLease, 7, leaseRWH, durableV2(3, persistent, 0)))
+	mounted := n.root
+	empty, err := os.MkdirTemp("/dev/shm", "lunless-*") // of another file system, as what is below a mount point
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(empty) })
+	n.root = empty
+	n.stop()
+	n.root = mounted
+	n.stop()
+	if back := n.login(1, testUser).mustCreate(claimDisk(m.FileID)); back.FileID.Persistent != m.FileID.Persistent {
+		t.Errorf("came back as %v, was %v", back.FileID, m.FileID)
+	}
+}

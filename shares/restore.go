@@ -82,8 +82,14 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 	if err != nil {
 		srv.log.Error("looking for files that were renamed", "share", s.Name, "err", err)
 	}
+	volume := volumeOf(ctx, s.FS)
 	for i, err := range failed {
 		l := &list[i]
+		if notThere(err) && l.id.Volume != volume {
+			srv.log.Error("a persistent handle cannot be found: its file system is not there; mount it and start the server again",
+				"share", s.Name, "file", l.open.Link, "user", l.open.Handle.Owner, "err", err)
+			continue // its record keeps others from the file until then
+		}
 		if name, ok := names[l.id]; ok {
 			err = srv.restoreRenamed(ctx, s, l.id, &l.open, &l.lease, name)
 		}
@@ -101,6 +107,16 @@ func (srv *Server) restoreOpens(ctx context.Context, s *share) {
 	if len(list) > 0 {
 		srv.log.Info("persistent handles kept for their clients", "share", s.Name, "handles", len(list))
 	}
+}
+
+// volumeOf is the file system that the root of a share lies on, 0 if it cannot be told.
+func volumeOf(ctx context.Context, store fs.FS) uint64 {
+	f, err := store.Open(ctx, "", 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	return f.ID().Volume
 }
 
 // restoreRenamed is restoreOpen of a file that has another name than its record

@@ -81,7 +81,7 @@ func (ch *channel) authenticate(ctx context.Context, r *request, q *smb2.Session
 	}
 	if !p.begun {
 		p.begun = true
-	} else if !c.awaitTurn() { // this leg brings what depends on the password
+	} else if !p.again && !c.awaitTurn() { // this leg brings what depends on the password; who is in already shall not lose the session
 		return ch.authFailed(ctx, errGuesses)
 	}
 	out, done, err := p.acceptor.Accept(q.SecurityBuffer)

@@ -316,6 +316,7 @@ func (o *open) setAllocation(ctx context.Context, b []byte) error {
 	if err := o.file.SetAllocation(ctx, a.AllocationSize); err != nil {
 		return err
 	}
+	o.breakLate(ctx)
 	o.modified(ctx, smb2.NotifyChangeSize)
 	return o.through(ctx)
 }
