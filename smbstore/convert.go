@@ -3,8 +3,10 @@ package smbstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -23,6 +25,9 @@ type ConvertOptions struct {
 	Writers int
 	// LeastHole is how many zeroes in a row are not written, in bytes; 0 means 4 KiB.
 	LeastHole int64
+	// ServerCopy has the server that holds both raw files copy what has data, as far
+	// as it can: then zeroes that have room at the source get some, too.
+	ServerCopy bool
 }
 
 // ConvertProgress is where a Convert stands, in bytes of the source.
@@ -54,6 +59,9 @@ func Convert(ctx context.Context, src, dst block.Device, o ConvertOptions, progr
 	if o.Rate > 0 {
 		c.limit = rate.NewLimiter(rate.Limit(o.Rate), int(max(o.Rate/4, convertChunk)))
 	}
+	_, from := src.(*block.Raw)
+	_, to := dst.(*block.Raw)
+	c.direct.Store(o.ServerCopy && from && to)
 	if o.Writers > 0 {
 		c.writers = make(chan struct{}, o.Writers)
 	}
@@ -70,6 +78,7 @@ type converter struct {
 	limit    *rate.Limiter // nil: none
 	writers  chan struct{} // one in it for every request that writes; nil: no limit
 	jobs     chan convertJob
+	direct   atomic.Bool // the server copies, or is still believed to
 
 	progress func(ConvertProgress)
 	mu       sync.Mutex
@@ -178,6 +187,16 @@ func (c *converter) copyChunk(ctx context.Context, p []byte, off int64) (copied 
 		if err := c.limit.WaitN(ctx, len(p)); err != nil {
 			return 0, fmt.Errorf("rate limit: %w", err)
 		}
+	}
+	if c.direct.Load() {
+		err := c.dst.(*block.Raw).CopyRange(c.src.(*block.Raw), off, int64(len(p)))
+		if err == nil {
+			return int64(len(p)), nil
+		}
+		if !errors.Is(err, block.ErrNotSupported) {
+			return 0, fmt.Errorf("copy at the server: %w", err)
+		}
+		c.direct.Store(false)
 	}
 	if err := c.src.ReadAt(ctx, p, off); err != nil {
 		return 0, fmt.Errorf("copy from source: %w", err)

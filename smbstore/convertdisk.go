@@ -50,7 +50,7 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 	if err != nil {
 		return err
 	}
-	to, err := Open(ctx, o.Destination.Dir(), o.DestinationOptions)
+	to, err := o.openDestination(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,17 @@ func ConvertDisk(ctx context.Context, o ConvertDiskOptions) error {
 		return errors.Join(err, ignoreMissing(to.Remove(temp)))
 	}
 	return to.SyncDir("")
+}
+
+// openDestination opens the destination's folder: within the source's session where
+// that is on the same share, so that the server can copy from one to the other.
+func (o ConvertDiskOptions) openDestination(ctx context.Context, from Store) (Store, error) {
+	a, b := &o.SourceOptions, &o.DestinationOptions
+	if !o.Source.IsLocal() && o.Source.SameServer(o.Destination) && o.Source.User == o.Destination.User &&
+		a.Credentials == b.Credentials && a.CredentialsFile == b.CredentialsFile && a.RequireSigning == b.RequireSigning {
+		return openNeighbour(ctx, from, o.Destination.Dir())
+	}
+	return Open(ctx, o.Destination.Dir(), o.DestinationOptions)
 }
 
 // geometry is the new disk's, of a source's geometry and format: OptimalIO is its
@@ -118,6 +129,7 @@ func convertTo(ctx context.Context, src block.Device, to Store, temp string, g b
 		o.Convert.Writers = cmp.Or(o.Convert.Writers, localWriters)
 	} else {
 		o.Convert.LeastHole = cmp.Or(o.Convert.LeastHole, remoteHole)
+		o.Convert.ServerCopy = !o.Source.IsLocal() && o.Source.SameServer(o.Destination)
 	}
 	err = Convert(ctx, src, dst, o.Convert, o.Progress)
 	if cerr := dst.Close(); err == nil { // else the image goes, whatever closing it says

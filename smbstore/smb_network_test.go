@@ -19,9 +19,10 @@ import (
 
 // relay is a network between a store and its server that can fail in its own ways.
 type relay struct {
-	port  int
-	mu    sync.Mutex
-	links []*relayLink
+	port    int
+	carried atomic.Int64 // bytes, both ways
+	mu      sync.Mutex
+	links   []*relayLink
 }
 
 // relayLink is one connection through a relay. While up or down is set, what
@@ -61,8 +62,8 @@ func startRelay(t *testing.T, server *storetest.Server) (*relay, smbstore.Locati
 			r.mu.Lock()
 			r.links = append(r.links, l)
 			r.mu.Unlock()
-			go pass(l.ends[1], l.ends[0], &l.up)
-			go pass(l.ends[0], l.ends[1], &l.down)
+			go r.pass(l.ends[1], l.ends[0], &l.up)
+			go r.pass(l.ends[0], l.ends[1], &l.down)
 		}
 	}()
 	at := server.Location("")
@@ -70,13 +71,14 @@ func startRelay(t *testing.T, server *storetest.Server) (*relay, smbstore.Locati
 	return r, at
 }
 
-func pass(to, from *net.TCPConn, held *atomic.Bool) {
+func (r *relay) pass(to, from *net.TCPConn, held *atomic.Bool) {
 	buf := make([]byte, 1<<20)
 	for {
 		n, err := from.Read(buf)
 		for held.Load() {
 			time.Sleep(5 * time.Millisecond)
 		}
+		r.carried.Add(int64(n))
 		if n > 0 {
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				err = werr
@@ -237,4 +239,46 @@ func TestSMBMuteServer(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A raw disk is converted to another on the same server without its data coming
+// here (MS-HVRS C0004).
+func TestConvertAtTheServer(t *testing.T) {
+	server := storetest.StartLunless(t)
+	r, at := startRelay(t, server)
+	s, err := smbstore.Open(t.Context(), server.Location(""), server.Options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const size = 24 << 20
+	data := bytes.Repeat([]byte("some data of a disk, "), size/21+1)[:size]
+	f, err := s.OpenFile("a.raw", smbstore.ReadWrite|smbstore.Create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := server.Options()
+	err = smbstore.ConvertDisk(t.Context(), smbstore.ConvertDiskOptions{
+		Source: at.Join("a.raw"), Destination: at.Join("b.raw"), SourceFormat: smbstore.Raw,
+		SourceOptions: o, DestinationOptions: o,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := r.carried.Load(); n > 1<<20 {
+		t.Errorf("%d bytes came over the wire for a disk of %d", n, size)
+	}
+	got := make([]byte, size)
+	if f, err = s.OpenFile("b.raw", smbstore.Read); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the copy differs, %v", err)
+	}
 }

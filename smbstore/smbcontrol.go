@@ -201,6 +201,8 @@ func (f *smbFile) offload(to, from *client.File, srcOff, dstOff, n int64) (done 
 		}
 		var refused *client.StatusError
 		switch {
+		case errors.As(err, &refused) && (refused.Status == smb2.StatusOffloadReadFileNotSupported || refused.Status == smb2.StatusOffloadWriteFileNotSupported):
+			return done, nil // of this file: it may be sparse
 		case errors.Is(err, client.ErrNotSupported):
 			f.store.noOffload.Store(true)
 			return done, nil

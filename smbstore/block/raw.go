@@ -58,6 +58,28 @@ func NewRaw(f File, opts RawOptions) (*Raw, error) {
 // Size implements Device.
 func (r *Raw) Size() int64 { return r.size }
 
+// CopyRange has the files copy a range from another raw device, at the same place:
+// none of it passes through this process. ErrNotSupported, after which part of the
+// range may hold what it should, where they cannot.
+func (r *Raw) CopyRange(src *Raw, off, n int64) error {
+	c, ok := r.f.(RangeCopier)
+	switch {
+	case r.closed.Load() || src.closed.Load():
+		return ErrClosed
+	case r.failed.Load():
+		return ErrFailed
+	case !ok || r.ro:
+		return ErrNotSupported
+	case off < 0 || n < 0 || n > min(r.size, src.size)-off:
+		return ErrOutOfRange
+	}
+	m, err := c.CopyFrom(src.f, off, off, n)
+	if err == nil && m < n {
+		err = ErrNotSupported
+	}
+	return err
+}
+
 // Geometry implements Device.
 func (r *Raw) Geometry() Geometry { return r.geo }
 
