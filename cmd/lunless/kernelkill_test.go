@@ -16,7 +16,7 @@ import (
 
 // TestKernelClientRidesOverKills has Linux's own SMB client write and verify
 // stamped blocks through persistent handles (MS-SMB2 3.3.5.9.12) on a share whose
-// server is killed and started again KILLS times: the guest sees stalls alone.
+// server is killed and started again KILLS times: nothing acknowledged is lost.
 func TestKernelClientRidesOverKills(t *testing.T) {
 	ca := t.TempDir()
 	s := serve(t, "--share", "ca="+ca+",ca")

@@ -45,6 +45,9 @@ Closing one takes it from its client, and gives way to whoever waits for it.`,
 // closer is the command that closes one thing by its id.
 func closer(what string, data *string, f func(admin.Control, context.Context, string) error) *cobra.Command {
 	return &cobra.Command{Use: "close ID", Short: "Close one, by the id that list shows", Args: takes(1),
+		Long: `Closes one, by the id that list shows. What its client has in flight is waited
+for; then what it had open is closed, and its locks and leases are gone: the client
+finds no handle any more, and data it has not written yet is lost to it.`,
 		Example: "  lunless " + what + " close 9c31f0aa00000017",
 		RunE: func(c *cobra.Command, args []string) error {
 			return controlError(what, *data, f(admin.Control{Data: *data}, c.Context(), args[0]))
@@ -63,7 +66,10 @@ func controlError(what, data string, err error) error {
 }
 
 func sessionList(data *string) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the sessions", Args: takes(0), Example: "  lunless session list --json",
+	return &cobra.Command{Use: "list", Short: "List the sessions", Args: takes(0),
+		Long: `Lists the sessions of the running node: who, from where, over how many
+connections, how they are protected, and what they wait for.`,
+		Example: "  lunless session list --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := admin.Control{Data: *data}.Sessions(c.Context())
 			if err != nil {
@@ -112,7 +118,11 @@ func waits(w io.Writer, of string, list []admin.Wait) {
 }
 
 func openList(data *string) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List what is open", Args: takes(0), Example: "  lunless open list --json",
+	return &cobra.Command{Use: "list", Short: "List what is open", Args: takes(0),
+		Long: `Lists what clients of the running node have open: with which rights and sharing,
+what they cache, whether it outlives their connection, since when that is gone, and
+every wait for a lock, a lease break or a disk with its age.`,
+		Example: "  lunless open list --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			list, err := admin.Control{Data: *data}.Opens(c.Context())
 			if err != nil {
