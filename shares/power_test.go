@@ -105,7 +105,10 @@ func (r *powerResult) work(t *testing.T, p *power, srv *powerServer, users *acco
 			r.passed++
 			last = c
 		}
-		if p.left <= 0 {
+		p.mu.Lock()
+		left := p.left
+		p.mu.Unlock()
+		if left <= 0 {
 			return nil
 		}
 	}
