@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -351,6 +350,9 @@ func (s *handleSoak) progress(n int64, limit time.Duration) {
 }
 
 func (s *handleSoak) report(t *testing.T, what string, done int) {
+	if s.refused.Load() == 0 {
+		s.log.fail("nobody tried to get at the disks")
+	}
 	for _, f := range s.log.first {
 		t.Errorf("seed %d: %s", s.seed, f)
 	}
@@ -359,24 +361,11 @@ func (s *handleSoak) report(t *testing.T, what string, done int) {
 	fmt.Printf("%d passed, %d failed\n", done, s.log.failures())
 }
 
-func envInt(t *testing.T, name string, def int) int {
-	t.Helper()
-	v := os.Getenv(name)
-	if v == "" {
-		return def
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		t.Fatalf("%s=%s: %v", name, v, err)
-	}
-	return n
-}
-
 func newHandleSoak(t *testing.T, addr string) *handleSoak {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 	t.Cleanup(cancel)
-	s := &handleSoak{addr: addr, ctx: ctx, seed: uint64(envInt(t, "SEED", int(rand.Uint32())))}
+	s := &handleSoak{addr: addr, ctx: ctx, seed: number(t, "SEED", uint64(rand.Uint32()))}
 	t.Logf("seed %d", s.seed)
 	return s
 }
@@ -410,7 +399,7 @@ func killSoak(t *testing.T, kills int, sabotage string) (int, *handleSoak) {
 // them, nothing acknowledged is missing or older than it was, and nobody gets in
 // between.
 func TestSoakHandles(t *testing.T) {
-	done, s := killSoak(t, envInt(t, "KILLS", 6), os.Getenv("SABOTAGE"))
+	done, s := killSoak(t, int(number(t, "KILLS", 6)), os.Getenv("SABOTAGE"))
 	s.report(t, "kills", done)
 }
 

@@ -149,7 +149,7 @@ func TestSoakLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	rnd := rand.New(rand.NewPCG(s.seed, 9))
-	cuts, done := envInt(t, "LINKS", 20), 0
+	cuts, done := int(number(t, "LINKS", 20)), 0
 	for done < cuts && s.running() {
 		time.Sleep(time.Duration(rnd.IntN(60)) * time.Millisecond)
 		ok := false

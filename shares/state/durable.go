@@ -83,7 +83,8 @@ type Reclaim struct {
 // Reconnect gives an open back to its client: ErrUnknownOpen and ErrNotReclaimable
 // (STATUS_OBJECT_NAME_NOT_FOUND), ErrBadReclaim (STATUS_INVALID_PARAMETER),
 // ErrNotOwner (STATUS_ACCESS_DENIED). Effects.Open and Effects.Lease are what it
-// is; Effects.Breaks are those that could not be sent while it was away.
+// is; Effects.Breaks are those that could not be sent while it was away, and that
+// which may have been lost with the connection.
 func Reconnect(id OpenID, q Reclaim) Change {
 	return change(id, func(r *Record, o *Open, fx *Effects) error {
 		if err := r.reclaimable(o, &q); err != nil {
@@ -91,7 +92,7 @@ func Reconnect(id OpenID, q Reclaim) Change {
 		}
 		o.Handle.Disconnected = false
 		o.Handle.Deadline = time.Time{}
-		if c := &o.Oplock; c.Unsent {
+		if c := &o.Oplock; c.Breaking {
 			c.Unsent = false
 			fx.Breaks = []Break{{Open: id, From: c.State, To: c.BreakTo, AckRequired: true, Serial: c.Serial}}
 		}
@@ -100,7 +101,7 @@ func Reconnect(id OpenID, q Reclaim) Change {
 			return nil
 		}
 		i := r.findLease(o.Lease)
-		if l := r.Leases[i]; l.Unsent {
+		if l := r.Leases[i]; l.Unsent || l.Breaking && !r.sharesLease(o) {
 			l.Unsent = false
 			fx.Breaks = []Break{l.notice(Break{From: l.State, To: l.BreakTo, AckRequired: true, Serial: l.Serial})}
 			r.Leases = slices.Clone(r.Leases)
@@ -108,6 +109,14 @@ func Reconnect(id OpenID, q Reclaim) Change {
 		}
 		fx.Lease = r.Leases[i]
 		return nil
+	})
+}
+
+// sharesLease says whether another open with a connection has the lease of o: then
+// its client has heard of a break, or hears of it there.
+func (r *Record) sharesLease(o *Open) bool {
+	return slices.ContainsFunc(r.Opens, func(p Open) bool {
+		return p.ID != o.ID && p.HasLease && p.Lease == o.Lease && !p.Handle.Disconnected
 	})
 }
 

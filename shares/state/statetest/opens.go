@@ -189,12 +189,14 @@ func (m *Model) reconnect(o *Open, op *Op) string {
 	case op.Wrong == "owner":
 		return "not the owner"
 	}
-	o.Away = false
 	c, name := &o.Cache, o.name()
+	alone := true // nobody else of the client can have been told of a break
 	if o.Lease != nil {
 		c, name = &o.Lease.Cache, o.Lease.name()
+		alone = !m.there(o.Lease)
 	}
-	if c.unsent {
+	o.Away = false
+	if c.unsent || c.Breaking && alone {
 		c.unsent = false
 		m.say("break %s %s>%s!", name, Letters(c.State), Letters(c.Told))
 	}
