@@ -4,6 +4,10 @@
 #
 #   bench/against-samba.sh [DURATION [ROUNDS [WORKLOADS [SIZE]]]]
 #
+# Each of the SMB clients in CLIENTS (lunless, the project's own, and go-smb2) loads
+# both servers, unsigned and signed; the own client signs with AES-GMAC, which both
+# servers take, go-smb2 with AES-CMAC.
+#
 # Needs root (Samba switches users) and Debian's samba and samba-common-bin.
 set -eu
 cd "$(dirname "$0")/.."
@@ -46,8 +50,14 @@ theirs=$(cat "$work"/smb/pid/smbd*.pid)
 pids="$pids $theirs"
 addr=$(sed -n 's/^serving //p' "$work/out")
 
-for protection in "" --require-signing; do
-  echo "== ${protection:-unsigned}: A = Lunless, B = Samba $(smbd -V | sed 's/Version //')"
-  bin/lunless bench compare --a "smb://root@$addr/vms/bench.dat" --b "smb://root@127.0.0.1:$port/vms/bench.dat" \
-    --a-pid "$ours" --b-pid "$theirs" --workload "$workloads" --duration "$duration" --rounds "$rounds" --size "$size" $protection
+for where in "$addr" "127.0.0.1:$port"; do # go-smb2 cannot make the file
+  bin/lunless bench run --target "smb://root@$where/vms/bench.dat" --workload randread-4k --duration 1s --size "$size" --keep >/dev/null
+done
+for client in ${CLIENTS:-lunless go-smb2}; do
+  for protection in "" --require-signing; do
+    echo "== client $client, ${protection:-unsigned}: A = Lunless, B = Samba $(smbd -V | sed 's/Version //')"
+    bin/lunless bench compare --a "smb://root@$addr/vms/bench.dat" --b "smb://root@127.0.0.1:$port/vms/bench.dat" \
+      --a-client "$client" --b-client "$client" --a-pid "$ours" --b-pid "$theirs" \
+      --workload "$workloads" --duration "$duration" --rounds "$rounds" --size "$size" $protection
+  done
 done

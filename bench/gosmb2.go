@@ -61,7 +61,7 @@ func (t *Target) openForeign(ctx context.Context, l smbstore.Location, o TargetO
 		dial = dialHirochachacha
 	}
 	for range max(o.Connections, 1) {
-		f, end, err := dial(ctx, l, cred)
+		f, end, err := dial(ctx, l, cred, o.Store.RequireSigning)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", o.Client, l, err)
 		}
@@ -77,8 +77,11 @@ func (t *Target) openForeign(ctx context.Context, l smbstore.Location, o TargetO
 
 func windowsPath(l smbstore.Location) string { return strings.ReplaceAll(l.Path, "/", `\`) }
 
-func dialCloudsoda(ctx context.Context, l smbstore.Location, cred smbstore.Credentials) (goFile, func() error, error) {
-	d := cloudsoda.Dialer{Initiator: &cloudsoda.NTLMInitiator{User: cred.User, Password: cred.Password, Domain: cred.Domain}}
+func dialCloudsoda(ctx context.Context, l smbstore.Location, cred smbstore.Credentials, sign bool) (goFile, func() error, error) {
+	d := cloudsoda.Dialer{
+		Negotiator: cloudsoda.Negotiator{RequireMessageSigning: sign},
+		Initiator:  &cloudsoda.NTLMInitiator{User: cred.User, Password: cred.Password, Domain: cred.Domain},
+	}
 	s, err := d.Dial(ctx, l.Addr())
 	if err != nil {
 		return nil, nil, err
@@ -96,12 +99,15 @@ func dialCloudsoda(ctx context.Context, l smbstore.Location, cred smbstore.Crede
 	return f, s.Logoff, nil
 }
 
-func dialHirochachacha(ctx context.Context, l smbstore.Location, cred smbstore.Credentials) (goFile, func() error, error) {
+func dialHirochachacha(ctx context.Context, l smbstore.Location, cred smbstore.Credentials, sign bool) (goFile, func() error, error) {
 	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr())
 	if err != nil {
 		return nil, nil, err
 	}
-	d := hirochachacha.Dialer{Initiator: &hirochachacha.NTLMInitiator{User: cred.User, Password: cred.Password, Domain: cred.Domain}}
+	d := hirochachacha.Dialer{
+		Negotiator: hirochachacha.Negotiator{RequireMessageSigning: sign},
+		Initiator:  &hirochachacha.NTLMInitiator{User: cred.User, Password: cred.Password, Domain: cred.Domain},
+	}
 	s, err := d.DialContext(ctx, nc)
 	if err != nil {
 		_ = nc.Close()
