@@ -13,6 +13,7 @@ import (
 // Side is one of two targets that are compared.
 type Side struct {
 	Name      string
+	Terms     string // dialect and protection of its connection, "" if not known
 	Devices   []block.Device
 	ServerPID int
 }
@@ -32,6 +33,8 @@ type Comparison struct {
 	Workload        Workload `json:"workload"`
 	A               string   `json:"a"`
 	B               string   `json:"b"`
+	ATerms          string   `json:"a_connection,omitempty"` // dialect and protection
+	BTerms          string   `json:"b_connection,omitempty"`
 	Rounds          int      `json:"rounds"`
 	IOPS            Ratio    `json:"iops"`
 	MiBPerSec       Ratio    `json:"mib_per_s"`
@@ -72,7 +75,7 @@ func Compare(ctx context.Context, a, b Side, o Options, rounds int, done func(ro
 		}
 	}
 	ratio := func(value func(Result) float64) Ratio { return ratioOf(as, bs, value) }
-	return Comparison{Workload: o.Workload, A: a.Name, B: b.Name, Rounds: rounds,
+	return Comparison{Workload: o.Workload, A: a.Name, B: b.Name, ATerms: a.Terms, BTerms: b.Terms, Rounds: rounds,
 		IOPS:            ratio(func(r Result) float64 { return r.IOPS }),
 		MiBPerSec:       ratio(func(r Result) float64 { return r.MiBPerSec }),
 		P99:             ratio(p99),
@@ -117,9 +120,17 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
+// named is a target's name with the terms of its connection, where they are known.
+func named(target, terms string) string {
+	if terms == "" {
+		return target
+	}
+	return target + " (" + terms + ")"
+}
+
 // WriteText prints the comparison for people.
 func (c Comparison) WriteText(w io.Writer) {
-	fmt.Fprintf(w, "%s: A = %s, B = %s, %d rounds in turn, medians\n", c.Workload.Name, c.A, c.B, c.Rounds)
+	fmt.Fprintf(w, "%s: A = %s, B = %s, %d rounds in turn, medians\n", c.Workload.Name, named(c.A, c.ATerms), named(c.B, c.BTerms), c.Rounds)
 	fmt.Fprintf(w, "  %-24s %12s %12s %8s   %s\n", "", "A", "B", "A/B", "least..greatest")
 	for _, l := range []struct {
 		name string

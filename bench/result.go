@@ -22,6 +22,7 @@ type Latency struct {
 // Result is what a run measured. CPU figures are 0 where nothing was measured.
 type Result struct {
 	Target      string   `json:"target"`
+	Terms       string   `json:"connection,omitempty"` // dialect and protection
 	Workload    Workload `json:"workload"`
 	Connections int      `json:"connections"`
 	Seed        uint64   `json:"seed"`
@@ -74,7 +75,7 @@ func latency(h *hdrhistogram.Histogram) *Latency {
 // WriteText prints the result for people.
 func (r Result) WriteText(w io.Writer) {
 	fmt.Fprintf(w, "%s  %s  depth %d, %d connection(s), %.1f s, seed %d\n",
-		r.Target, r.Workload.Name, r.Workload.Depth, r.Connections, r.Seconds, r.Seed)
+		named(r.Target, r.Terms), r.Workload.Name, r.Workload.Depth, r.Connections, r.Seconds, r.Seed)
 	fmt.Fprintf(w, "  %12.0f IOPS  %10.1f MiB/s  %d operations\n", r.IOPS, r.MiBPerSec, r.Operations)
 	for _, l := range []struct {
 		what string

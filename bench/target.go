@@ -24,6 +24,7 @@ type TargetOptions struct {
 type Target struct {
 	Devices []block.Device // one a connection, all the same disk
 	Made    bool           // the file was not there before
+	Terms   string         // dialect and protection of the connection, where the store tells
 	close   []func() error // in reverse order
 }
 
@@ -46,6 +47,9 @@ func OpenTarget(ctx context.Context, l smbstore.Location, o TargetOptions) (t *T
 	first, err := t.openStore(ctx, l, o.Store)
 	if err != nil {
 		return t, err
+	}
+	if c, ok := first.(interface{ Connection() string }); ok {
+		t.Terms = c.Connection()
 	}
 	name := l.Base()
 	if _, err := first.Stat(name); errors.Is(err, smbstore.ErrNotExist) && o.Size > 0 {

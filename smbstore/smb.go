@@ -81,6 +81,20 @@ func (s *smbShare) connect(ctx context.Context) (err error) {
 func (s *smbStore) Location() Location { return s.loc }
 func (s *smbStore) DeniesWrite() bool  { return true }
 
+// Connection says in what dialect the server is spoken to, and how messages are
+// protected.
+func (s *smbStore) Connection() string {
+	g := s.client.Granted()
+	protection := "unsigned"
+	switch {
+	case g.Encrypted || s.tree.Encrypted():
+		protection = fmt.Sprint("encrypted, ", g.Cipher)
+	case g.Signed:
+		protection = fmt.Sprint("signed, ", g.Signing)
+	}
+	return fmt.Sprintf("SMB %s, %s", g.Dialect, protection)
+}
+
 // full is a name's path in the share.
 func (s *smbStore) full(name string) (string, error) {
 	if name == "" {

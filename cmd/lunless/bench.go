@@ -135,7 +135,7 @@ that write: do not point them at a disk you need.`,
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", o.Name, *target, err)
 			}
-			r.Target = sideName(*target, *client)
+			r.Target, r.Terms = sideName(*target, *client), t.Terms
 			results = append(results, r)
 		}
 		if len(results) == 1 && wantJSON(c) {
@@ -187,8 +187,8 @@ medians, and the ratio A/B with its least and greatest value over the rounds.`,
 		results := []bench.Comparison{}
 		for _, o := range loads {
 			bar := newProgress(o.Name, func(n int64) string { return fmt.Sprint(n, " rounds") })
-			r, err := bench.Compare(c.Context(), bench.Side{Name: sideName(*a, *aClient), Devices: ta.Devices, ServerPID: *aPID},
-				bench.Side{Name: sideName(*b, *bClient), Devices: tb.Devices, ServerPID: *bPID}, o, *rounds,
+			r, err := bench.Compare(c.Context(), bench.Side{Name: sideName(*a, *aClient), Terms: ta.Terms, Devices: ta.Devices, ServerPID: *aPID},
+				bench.Side{Name: sideName(*b, *bClient), Terms: tb.Terms, Devices: tb.Devices, ServerPID: *bPID}, o, *rounds,
 				func(round int, _, _ bench.Result) { bar.set(int64(round), int64(*rounds)) })
 			bar.done()
 			if err != nil {

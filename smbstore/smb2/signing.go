@@ -20,6 +20,18 @@ const (
 	SigningAESGMAC    SigningAlgorithm = 2 // 3.1.1, where negotiated
 )
 
+func (a SigningAlgorithm) String() string {
+	switch a {
+	case SigningHMACSHA256:
+		return "HMAC-SHA256"
+	case SigningAESCMAC:
+		return "AES-128-CMAC"
+	case SigningAESGMAC:
+		return "AES-128-GMAC"
+	}
+	return fmt.Sprintf("signing algorithm %d", uint16(a))
+}
+
 // SigningFor is the algorithm of a dialect that negotiated none (MS-SMB2 3.1.4.1).
 func SigningFor(d Dialect) SigningAlgorithm {
 	if d < Dialect300 {
