@@ -18,6 +18,8 @@ type DiskOptions struct {
 	// NoChain opens a differencing disk without its parents, for reading: what it
 	// does not hold itself is Unallocated and cannot be read.
 	NoChain bool
+	// Fence is the owner's; the zero one is none.
+	Fence Fence
 }
 
 // OpenDisk opens the disk image of that name as a device that owns the file.
@@ -34,6 +36,7 @@ func OpenDisk(ctx context.Context, s Store, name string, o DiskOptions) (_ block
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
+	s = Fenced(s, o.Fence)
 	flags := ReadWrite
 	if o.ReadOnly {
 		flags = Read

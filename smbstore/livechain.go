@@ -41,6 +41,7 @@ func OpenChain(ctx context.Context, s Store, name string, o DiskOptions) (*Chain
 	if o.ReadOnly || o.NoChain {
 		return nil, opError("open disk", s.Location().Join(name), fmt.Errorf("a chain in use is open for writing, with its parents: %w", block.ErrNotSupported))
 	}
+	s = Fenced(s, o.Fence)
 	flags := ReadWrite
 	if o.DenyWrite {
 		flags |= DenyWrite

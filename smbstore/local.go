@@ -14,6 +14,8 @@ import (
 type localStore struct {
 	loc  Location
 	opts Options // for the shares that a disk's parents may lie on
+
+	fence Fence
 }
 
 func (s *localStore) Location() Location { return s.loc }
@@ -51,6 +53,14 @@ func (s *localStore) wrap(op, name string, err error) error {
 }
 
 func (s *localStore) OpenFile(name string, flags Flags) (File, error) {
+	f, err := s.openFile(name, flags)
+	if err != nil {
+		return s.fence.opened(nil, err, flags, s.loc.Join(name))
+	}
+	return s.fence.opened(f, nil, flags, s.loc.Join(name))
+}
+
+func (s *localStore) openFile(name string, flags Flags) (*localFile, error) {
 	p, err := s.path(name)
 	if err == nil {
 		err = checkFlags(flags)

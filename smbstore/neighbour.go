@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 // neighbour is a Store that can open other locations with what it was opened
@@ -18,17 +20,26 @@ type neighbour interface {
 
 func (s *localStore) options() Options { return s.opts }
 func (s *localStore) openAt(ctx context.Context, l Location) (Store, error) {
-	return Open(ctx, l, s.opts)
+	return openFenced(ctx, l, s.opts, s.fence)
+}
+
+// openFenced is Open with a fence that the store has of another.
+func openFenced(ctx context.Context, l Location, o Options, f Fence) (Store, error) {
+	s, err := Open(ctx, l, o)
+	if err != nil || f.Instance == uuid.Nil {
+		return s, err
+	}
+	return &fencedNeighbour{Fenced(s, f), s}, nil
 }
 
 func (s *smbStore) options() Options { return s.opts }
 func (s *smbStore) openAt(ctx context.Context, l Location) (Store, error) {
 	if !l.IsLocal() && l.SameServer(s.loc) && strings.EqualFold(l.Share, s.loc.Share) {
-		return &smbStore{smbShare: s.smbShare, loc: l, borrowed: true}, nil
+		return &smbStore{smbShare: s.smbShare, loc: l, borrowed: true, fence: s.fence}, nil
 	}
 	o := s.opts
 	o.Credentials = &s.cred
-	return Open(ctx, l, o)
+	return openFenced(ctx, l, o, s.fence)
 }
 
 func (s *subStore) openAt(ctx context.Context, l Location) (Store, error) {

@@ -53,6 +53,15 @@ func NewRecord(id, host string) Record {
 	return Record{Version: 1, ID: id, State: Owned, Epoch: 1, Host: host}
 }
 
+// Renew is the owner's own next epoch: it outdates what an earlier process of the
+// host has open. The epoch is the one the caller owns the VM in.
+func (r Record) Renew(host string, epoch uint64) (Record, error) {
+	if err := r.ownedBy(host, epoch); err != nil {
+		return r, err
+	}
+	return r.own(host)
+}
+
 // Offer gives the VM up for `to` to take under the job. The epoch is the one
 // the caller owns it in.
 func (r Record) Offer(host string, epoch uint64, job, to string) (Record, error) {

@@ -23,6 +23,7 @@ type smbStore struct {
 	*smbShare
 	loc      Location
 	borrowed bool
+	fence    Fence
 }
 
 // smbShare is a share with the session it was connected to in.
@@ -334,7 +335,7 @@ func (s *smbStore) OpenFile(name string, flags Flags) (File, error) {
 	}
 	f := &smbFile{store: s, name: name, flags: flags}
 	err := s.do("open", name, func(p string, again bool) error {
-		h, err := s.tree.Create(s.ctx, p, openOptions(flags, s.opts))
+		h, err := s.tree.Create(s.ctx, p, f.openOptions(flags))
 		if again && flags&Exclusive != 0 && errors.Is(err, ErrExist) {
 			return ErrUncertain
 		}
@@ -344,7 +345,12 @@ func (s *smbStore) OpenFile(name string, flags Flags) (File, error) {
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, f.whoHas(err)
+	}
+	if s.fence.covers(flags) {
+		if err := s.fence.check(flags); err != nil {
+			return nil, errors.Join(opError("open", s.loc.Join(name), err), f.h.CloseContext(s.ctx))
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

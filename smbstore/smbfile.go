@@ -33,6 +33,7 @@ type smbFile struct {
 	// Lock order: mu, then syncMu, then logMu.
 	mu     sync.RWMutex // I/O holds it for reading; opening again, replay and Close for writing
 	h      *client.File
+	taken  error  // a later owner of the VM has the file: nothing goes on
 	id     uint64 // the server's 64-bit file number, 0 if it gave none
 	stable bool   // the handle is persistent
 	closed bool
@@ -74,6 +75,10 @@ func (f *smbFile) io(op string, fn func(h *client.File) error) error {
 			f.mu.RUnlock()
 			return f.wrap(op, block.ErrClosed)
 		}
+		if f.taken != nil {
+			f.mu.RUnlock()
+			return f.wrap(op, f.taken)
+		}
 		h := f.h
 		err := fn(h)
 		f.mu.RUnlock()
@@ -103,6 +108,9 @@ func (f *smbFile) reopen(old *client.File, deadline time.Time) error {
 	if f.h != old {
 		return nil // another caller did it
 	}
+	if f.taken != nil {
+		return f.taken
+	}
 	for {
 		h, err := f.openAgain()
 		if err == nil && f.dirty() {
@@ -118,7 +126,10 @@ func (f *smbFile) reopen(old *client.File, deadline time.Time) error {
 			_ = old.CloseContext(f.store.ctx) // it is gone, or of no use
 			f.adopt(h)
 			return nil
-		case lost(err):
+		case errors.Is(err, ErrTaken):
+			f.taken = err
+			return err
+		case lost(err), errors.Is(err, ErrUnreachable):
 		case errors.Is(mapSMB(err), ErrSharing) && time.Now().Before(deadline):
 			// The server may not have noticed yet that our old handle is gone.
 			time.Sleep(100 * time.Millisecond)
@@ -137,15 +148,47 @@ func (f *smbFile) openAgain() (*client.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := f.store.tree.Create(f.store.ctx, p, openOptions(f.flags&(ReadWrite|DenyWrite), f.store.opts))
+	flags := f.flags & (ReadWrite | DenyWrite)
+	h, err := f.store.tree.Create(f.store.ctx, p, f.openOptions(flags))
 	if err != nil {
-		return nil, err
+		return nil, f.whoHas(err)
 	}
 	if id := h.Info().FileID; f.id != 0 && id != f.id {
 		_ = h.CloseContext(f.store.ctx)
 		return nil, ErrReplaced
 	}
+	if fence := &f.store.fence; fence.covers(flags) {
+		// While the handle was lost a later owner may have come and gone.
+		if err := fence.check(flags); err != nil {
+			_ = h.CloseContext(f.store.ctx)
+			return nil, err
+		}
+	}
 	return h, nil
+}
+
+// openOptions are those of the flags, with the store's fence.
+func (f *smbFile) openOptions(flags Flags) client.CreateOptions {
+	o := openOptions(flags, f.store.opts)
+	f.store.fence.apply(flags, &o)
+	return o
+}
+
+// whoHas names the owner for whom the server refused an open, if that is why.
+func (f *smbFile) whoHas(err error) error {
+	fence := &f.store.fence
+	switch {
+	case !fence.covers(f.flags):
+		return err
+	case forcedClosed(err):
+		return opError("open", f.store.loc.Join(f.name), fence.refused())
+	}
+	if errors.Is(mapSMB(err), ErrSharing) {
+		if lost := fence.check(Write); errors.Is(lost, ErrTaken) {
+			return lost
+		}
+	}
+	return err
 }
 
 // ReadAt is io.ReaderAt: io.EOF, unwrapped, at the end of the file.

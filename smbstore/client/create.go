@@ -55,7 +55,9 @@ type CreateOptions struct {
 	Timeout time.Duration
 	Lease   *LeaseRequest
 	// AppInstanceID names the application whose open takes the place of its older
-	// ones, of a lower or no AppInstanceVersion (SMB 3; MS-SMB2 3.3.5.9.13).
+	// ones, of a lower or no AppInstanceVersion (SMB 3; MS-SMB2 3.3.5.9.13). With a
+	// version it needs SMB 3.1.1, and is left out before: without its version an older
+	// instance would take the place of a newer.
 	AppInstanceID      smb2.GUID
 	AppInstanceVersion *smb2.AppInstanceVersion
 	AllocationSize     uint64 // of a new file, bytes
@@ -235,10 +237,10 @@ func (f *File) contexts(l *treeLink) []smb2.CreateContext {
 		list = append(list, smb2.DurableRequest{}.Context())
 	}
 	list = f.leaseContext(l, list)
-	if !o.AppInstanceID.IsZero() && v3 {
+	if versioned := o.AppInstanceVersion != nil; !o.AppInstanceID.IsZero() && v3 && (!versioned || l.s.neg.dialect >= smb2.Dialect311) {
 		c := smb2.AppInstanceID{ID: o.AppInstanceID}
 		list = append(list, c.Context())
-		if o.AppInstanceVersion != nil && l.s.neg.dialect >= smb2.Dialect311 {
+		if versioned {
 			list = append(list, o.AppInstanceVersion.Context())
 		}
 	}
