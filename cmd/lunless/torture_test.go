@@ -2,6 +2,8 @@ package main
 
 import (
 	_ "embed"
+	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,10 +29,19 @@ func TestTorture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const jobs = 2
+	names := slices.Sorted(maps.Keys(expected))
+	// A share for each test: what one leaves behind, such as a folder that nobody may
+	// delete, is none of the next one's business.
 	var flags []string
-	for _, n := range []string{"torture0", "torture1"} {
-		flags = append(flags, "--share", n+"="+t.TempDir())
+	shares := make(map[string]string, len(names))
+	root := t.TempDir()
+	for i, n := range names {
+		shares[n] = fmt.Sprintf("torture%d", i)
+		dir := filepath.Join(root, shares[n])
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		flags = append(flags, "--share", shares[n]+"="+dir)
 	}
 	// The share whose listings leave out what cannot be read has this name, and who
 	// runs the tests gives files to others, as Windows lets those who may restore.
@@ -43,14 +54,10 @@ func TestTorture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := make([]string, 0, len(expected))
-	for n := range expected {
-		names = append(names, n)
-	}
-	slices.Sort(names) // some tests leave behind what a later one of their group meets
 	logs := t.TempDir()
-	results, err := torture.Run(t.Context(), torture.Target{Addr: net.JoinHostPort(s.host, s.port), Share: "torture%d",
-		User: testUser + "%" + testPassword}, names, torture.Options{Jobs: jobs, Limit: time.Minute, LogDir: logs}, nil)
+	results, err := torture.Run(t.Context(), torture.Target{Addr: net.JoinHostPort(s.host, s.port),
+		ShareOf: func(test string) string { return shares[test] }, User: testUser + "%" + testPassword},
+		names, torture.Options{Jobs: 2, Limit: time.Minute, LogDir: logs}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,11 +32,25 @@ const (
 )
 
 // Target is the server under test. Share may hold %d for the job's number:
-// tests of one share disturb each other, so jobs want a share each.
+// tests of one share disturb each other, so jobs want a share each. Tests also leave
+// things behind that later ones stumble over: for a result that does not depend on
+// which ran before, ShareOf gives each an empty share of its own.
 type Target struct {
-	Addr  string // host:port
-	Share string
-	User  string // user%password, as smbtorture takes it
+	Addr    string // host:port
+	Share   string
+	ShareOf func(test string) string // instead of Share; or nil
+	User    string                   // user%password, as smbtorture takes it
+}
+
+// share is what the test runs on.
+func (t *Target) share(job int, test string) string {
+	switch {
+	case t.ShareOf != nil:
+		return t.ShareOf(test)
+	case strings.Contains(t.Share, "%d"):
+		return fmt.Sprintf(t.Share, job)
+	}
+	return t.Share
 }
 
 // Options of a run.
@@ -157,10 +171,7 @@ func runOne(ctx context.Context, t Target, job int, name string, o Options) (Out
 	if err != nil {
 		return Fail, err
 	}
-	share := t.Share
-	if strings.Contains(share, "%d") {
-		share = fmt.Sprintf(share, job)
-	}
+	share := t.share(job, name)
 	limited, cancel := context.WithTimeout(ctx, o.Limit)
 	defer cancel()
 	cmd := exec.CommandContext(limited, o.Command, "//"+host+"/"+share, "-p", port, "-U", t.User,
