@@ -105,6 +105,21 @@ type Layered interface {
 	LayerExtents(ctx context.Context, off, n int64, visit func(Extent) error) error
 }
 
+// Committer is a Device that keeps some of what it was told in memory until a flush:
+// where the content of a newly written range lies. That would be lost with the
+// process, though all that was written is in the file. What outlives the process,
+// a guest that is to find its disk as it left it, flushes while this is so.
+type Committer interface {
+	Uncommitted() bool
+}
+
+// Uncommitted tells whether what was written to a device so far would be lost with
+// the process, as far as the device says so. It waits for nothing.
+func Uncommitted(d Device) bool {
+	c, ok := d.(Committer)
+	return ok && c.Uncommitted()
+}
+
 // File is what a disk format lies in: a file on a share or a local one. Methods
 // may be called concurrently. *os.File fits but for Size; Local adapts one.
 type File interface {

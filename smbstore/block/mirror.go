@@ -138,6 +138,14 @@ func (m *Mirror) WriteZeroes(ctx context.Context, off, n int64, flags WriteFlags
 // Trim implements Device.
 func (m *Mirror) Trim(ctx context.Context, off, n int64) error { return m.WriteZeroes(ctx, off, n, 0) }
 
+// Uncommitted implements Committer: of the device that a later process would find
+// the content in.
+func (m *Mirror) Uncommitted() bool {
+	m.gate.RLock()
+	defer m.gate.RUnlock()
+	return Uncommitted(m.reader())
+}
+
 // Flush implements Device: both ends are flushed.
 func (m *Mirror) Flush(ctx context.Context) error {
 	m.gate.RLock()

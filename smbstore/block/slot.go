@@ -78,6 +78,13 @@ func (s *Slot) Trim(ctx context.Context, off, n int64) error {
 	return s.dev.Trim(ctx, off, n)
 }
 
+// Uncommitted implements Committer.
+func (s *Slot) Uncommitted() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return Uncommitted(s.dev)
+}
+
 // Flush implements Device.
 func (s *Slot) Flush(ctx context.Context) error {
 	s.mu.RLock()

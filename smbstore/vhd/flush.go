@@ -21,6 +21,7 @@ type changes struct {
 	pages   map[int64]struct{} // of the table
 	maps    []dirtyMap
 	waiting atomic.Int64 // maps that no flush has written
+	open    atomic.Int64 // pages likewise
 }
 
 // dirtyMap is a bitmap, which lies at at, that has bits the file lacks.
@@ -34,7 +35,10 @@ func (c *changes) set(entry *atomic.Uint32, blk int64, sector uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	entry.Store(sector)
-	c.pages[blk/pageEntries] = struct{}{}
+	if _, there := c.pages[blk/pageEntries]; !there {
+		c.pages[blk/pageEntries] = struct{}{}
+		c.open.Add(1)
+	}
 }
 
 // run is a part of the table, or a bitmap, as it was when a flush began.
@@ -48,6 +52,7 @@ type taken struct {
 	maps  []dirtyMap
 	bits  []run // theirs
 	table []run
+	pages int // that table is of
 }
 
 // take hands over the changes so far. What they tell of is in the file, if not
@@ -56,7 +61,7 @@ func (d *Disk) take() taken {
 	c := &d.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := taken{maps: c.maps, table: d.takeTable()}
+	t := taken{maps: c.maps, pages: len(c.pages), table: d.takeTable()}
 	c.maps = nil
 	for _, e := range t.maps {
 		e.m.dirty = false
@@ -97,7 +102,12 @@ func (c *changes) done(t taken) {
 		e.m.pins.Add(-1)
 	}
 	c.waiting.Add(-int64(len(t.maps)))
+	c.open.Add(-int64(t.pages))
 }
+
+// Uncommitted implements block.Committer: room that was given and has not been
+// flushed is known to this process alone.
+func (d *Disk) Uncommitted() bool { return d.changes.waiting.Load() > 0 || d.changes.open.Load() > 0 }
 
 // Flush implements block.Device.
 func (d *Disk) Flush(ctx context.Context) error {

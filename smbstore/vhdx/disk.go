@@ -278,4 +278,8 @@ func (d *Disk) checkWrite(ctx context.Context, off, n int64) error {
 	return d.begin()
 }
 
+// Uncommitted implements block.Committer: room that was given and has not been
+// flushed is known to this process alone.
+func (d *Disk) Uncommitted() bool { return d.meta.open.Load() > 0 }
+
 func isUnsupported(err error) bool { return errors.Is(err, block.ErrNotSupported) }

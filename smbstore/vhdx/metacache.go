@@ -53,6 +53,9 @@ type metaCache struct {
 	f       block.File
 	buckets []atomic.Pointer[metaPage] // chains by hash of the place
 	shift   uint
+	// open counts the pages whose changes are not in the file, those of the commit
+	// under way among them.
+	open atomic.Int64
 
 	mu    sync.Mutex // guards all below, and changes of pages and chains
 	pages []*metaPage
@@ -241,6 +244,7 @@ func (e metaEdit) own(off, n int64) error {
 func (c *metaCache) mark(pg *metaPage) {
 	if !pg.dirty {
 		pg.dirty = true
+		c.open.Add(1)
 		c.dirty = append(c.dirty, pg)
 	}
 }
@@ -343,4 +347,5 @@ func (c *metaCache) release(t metaBatch) {
 	for _, pg := range t.pages {
 		pg.pinned--
 	}
+	c.open.Add(-int64(len(t.pages)))
 }
