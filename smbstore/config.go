@@ -31,8 +31,21 @@ type Config struct {
 	CPUs     int       `json:"cpus"`
 	Memory   int64     `json:"memory"`   // bytes
 	Firmware string    `json:"firmware"` // "uefi" or "bios"
-	Disks    []Disk    `json:"disks"`
-	Networks []Network `json:"networks,omitempty"`
+	// Kernel boots a Linux kernel without the disks' help; nil boots from the disks.
+	Kernel *KernelBoot `json:"kernel,omitempty"`
+	// MachineType and CPUModel are the hypervisor's names of what the guest saw when
+	// it first ran: it is to see the same wherever it is continued. "" until then.
+	MachineType string    `json:"machineType,omitempty"`
+	CPUModel    string    `json:"cpuModel,omitempty"`
+	Disks       []Disk    `json:"disks"`
+	Networks    []Network `json:"networks,omitempty"`
+	// StorageTrouble says what becomes of a guest whose storage does not answer for
+	// StoragePatience seconds: "pause", which is also "", or "report", which tells the
+	// guest. 0 seconds are DefaultStoragePatience.
+	StorageTrouble  string `json:"storageTrouble,omitempty"`
+	StoragePatience int    `json:"storagePatience,omitempty"`
+	// Saved is the guest's state to continue from, nil to boot.
+	Saved *SavedState `json:"saved,omitempty"`
 	// Checkpoints are the tree's nodes, each naming its parent; Current is the
 	// one the running disks grow from, "" without any.
 	Checkpoints []Checkpoint `json:"checkpoints,omitempty"`
@@ -57,9 +70,39 @@ type Network struct {
 	Name   string `json:"name,omitempty"`
 	MAC    string `json:"mac,omitempty"`
 	Switch string `json:"switch,omitempty"` // the host's network it is on
+	// Kind is "user": out through the host, nothing comes in; or "none", which is also
+	// "": a cable to nowhere.
+	Kind string `json:"kind,omitempty"`
 
 	unknown unknown
 }
+
+// KernelBoot is a kernel to boot. Its files lie in the home.
+type KernelBoot struct {
+	Path   string `json:"path"`
+	Initrd string `json:"initrd,omitempty"`
+	Append string `json:"append,omitempty"` // the kernel's command line
+
+	unknown unknown
+}
+
+// SavedState is a guest's memory and devices as they were at a moment of its disks.
+type SavedState struct {
+	Path    string    `json:"path"`              // in the home
+	Machine string    `json:"machine,omitempty"` // of the virtual hardware it fits; "" if it does not say
+	Size    int64     `json:"size"`              // bytes
+	Taken   time.Time `json:"taken,omitzero"`
+
+	unknown unknown
+}
+
+// What StorageTrouble says.
+const (
+	TroublePause  = "pause"
+	TroubleReport = "report"
+	// DefaultStoragePatience is in seconds.
+	DefaultStoragePatience = 60
+)
 
 // Checkpoint is a node of the checkpoint tree: the disks as they were, read-only.
 type Checkpoint struct {
@@ -69,11 +112,15 @@ type Checkpoint struct {
 	Created time.Time `json:"created,omitzero"`
 	Disks   []Disk    `json:"disks"`
 	Notes   string    `json:"notes,omitempty"`
+	// Saved is the guest's state at that moment, nil if it was off.
+	Saved *SavedState `json:"saved,omitempty"`
 
 	unknown unknown
 }
 
 type (
+	plainKernel     KernelBoot
+	plainSaved      SavedState
 	plainConfig     Config
 	plainDisk       Disk
 	plainNetwork    Network
@@ -106,6 +153,30 @@ func (d *Disk) UnmarshalJSON(b []byte) error {
 	u, err := decodeKeeping(b, &p)
 	*d = Disk(p)
 	d.unknown = u
+	return err
+}
+
+// MarshalJSON writes the unknown fields too.
+func (k KernelBoot) MarshalJSON() ([]byte, error) { return encodeKeeping(plainKernel(k), k.unknown) }
+
+// UnmarshalJSON keeps the fields it does not know.
+func (k *KernelBoot) UnmarshalJSON(b []byte) error {
+	var p plainKernel
+	u, err := decodeKeeping(b, &p)
+	*k = KernelBoot(p)
+	k.unknown = u
+	return err
+}
+
+// MarshalJSON writes the unknown fields too.
+func (s SavedState) MarshalJSON() ([]byte, error) { return encodeKeeping(plainSaved(s), s.unknown) }
+
+// UnmarshalJSON keeps the fields it does not know.
+func (s *SavedState) UnmarshalJSON(b []byte) error {
+	var p plainSaved
+	u, err := decodeKeeping(b, &p)
+	*s = SavedState(p)
+	s.unknown = u
 	return err
 }
 
@@ -173,6 +244,9 @@ func (c *Config) Check() error {
 	if err := checkDisks(c.Disks); err != nil {
 		return bad("%v", err)
 	}
+	if err := c.checkMachine(); err != nil {
+		return bad("%v", err)
+	}
 	parents := make(map[string]string, len(c.Checkpoints))
 	for _, cp := range c.Checkpoints {
 		if !isGUID(cp.ID) {
@@ -182,11 +256,50 @@ func (c *Config) Check() error {
 			return bad("checkpoint %s is there twice", cp.ID)
 		}
 		parents[cp.ID] = cp.Parent
-		if err := checkDisks(cp.Disks); err != nil {
+		if err := errors.Join(checkDisks(cp.Disks), cp.Saved.check()); err != nil {
 			return bad("checkpoint %s: %v", cp.ID, err)
 		}
 	}
 	return checkTree(parents, c.Current, bad)
+}
+
+// checkMachine looks at what a host needs to run the VM.
+func (c *Config) checkMachine() error {
+	if k := c.Kernel; k != nil {
+		if err := checkName(k.Path); err != nil {
+			return fmt.Errorf("kernel: %w", err)
+		}
+		if k.Initrd != "" {
+			if err := checkName(k.Initrd); err != nil {
+				return fmt.Errorf("initrd: %w", err)
+			}
+		}
+	}
+	if t := c.StorageTrouble; t != "" && t != TroublePause && t != TroubleReport {
+		return fmt.Errorf("storageTrouble %q: there are %s and %s", t, TroublePause, TroubleReport)
+	}
+	if c.StoragePatience < 0 || c.StoragePatience > 7*24*3600 {
+		return fmt.Errorf("storagePatience %d: want 0 seconds to a week", c.StoragePatience)
+	}
+	for _, n := range c.Networks {
+		if n.Kind != "" && n.Kind != "none" && n.Kind != "user" {
+			return fmt.Errorf("network %s: kind %q: there are user and none", n.Name, n.Kind)
+		}
+	}
+	return c.Saved.check()
+}
+
+func (s *SavedState) check() error {
+	if s == nil {
+		return nil
+	}
+	if err := checkName(s.Path); err != nil {
+		return fmt.Errorf("saved state: %w", err)
+	}
+	if s.Size < 0 {
+		return fmt.Errorf("saved state of %d bytes", s.Size)
+	}
+	return nil
 }
 
 // checkTree makes sure that every parent exists and no node is its own ancestor.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhd"
@@ -245,13 +246,61 @@ func ImportHome(ctx context.Context, storage Store, name string, o ImportOptions
 // CreateHomeWithDisk makes a home below a storage location whose first disk is
 // an empty dynamic VHDX of size bytes. The home appears whole or not at all.
 func CreateHomeWithDisk(ctx context.Context, storage Store, name string, c Config, size int64) (*Home, error) {
+	return CreateHomeWith(ctx, storage, name, c, NewHome{Disks: []int64{size}})
+}
+
+// NewHome is what a home is made with.
+type NewHome struct {
+	Disks []int64 // virtual sizes of empty dynamic VHDX, bytes
+	// Kernel and Initrd, which may be nil, are copied into the home, and Append goes
+	// with them: Config.Kernel.
+	Kernel, Initrd io.Reader
+	Append         string
+}
+
+// maxBootFile bounds a kernel, or an initrd, in a home.
+const maxBootFile = 1 << 30
+
+// CreateHomeWith makes a home below a storage location. It appears whole or not
+// at all.
+func CreateHomeWith(ctx context.Context, storage Store, name string, c Config, with NewHome) (*Home, error) {
 	return createHome(ctx, storage, name, c, func(s Store, c *Config) error {
-		d := Disk{Path: DisksDir + "/disk0.vhdx", Format: VHDX, Controller: "scsi", Slot: 0}
-		dev, err := CreateDisk(ctx, s, d.Path, CreateDiskOptions{Format: VHDX, Size: size})
-		if err != nil {
+		for i, size := range with.Disks {
+			d := Disk{Path: fmt.Sprintf("%s/disk%d.vhdx", DisksDir, i), Format: VHDX, Controller: "scsi", Slot: i}
+			dev, err := CreateDisk(ctx, s, d.Path, CreateDiskOptions{Format: VHDX, Size: size})
+			if err != nil {
+				return err
+			}
+			c.Disks = append(c.Disks, d)
+			if err := dev.Close(); err != nil {
+				return err
+			}
+		}
+		if with.Kernel == nil {
+			return nil
+		}
+		c.Kernel = &KernelBoot{Path: MachinesDir + "/kernel", Append: with.Append}
+		if err := copyInto(ctx, s, c.Kernel.Path, with.Kernel); err != nil || with.Initrd == nil {
 			return err
 		}
-		c.Disks = append(c.Disks, d)
-		return dev.Close()
+		c.Kernel.Initrd = MachinesDir + "/initrd"
+		return copyInto(ctx, s, c.Kernel.Initrd, with.Initrd)
 	})
+}
+
+// copyInto makes a file of what is read.
+func copyInto(ctx context.Context, s Store, name string, r io.Reader) error {
+	f, err := s.OpenFile(name, ReadWrite|Create|Exclusive)
+	if err != nil {
+		return err
+	}
+	w := io.NewOffsetWriter(f, 0)
+	n, err := io.Copy(w, io.LimitReader(r, maxBootFile+1))
+	switch {
+	case err == nil && n > maxBootFile:
+		err = opError("copy to", s.Location().Join(name), fmt.Errorf("more than %d bytes", int64(maxBootFile)))
+	case err == nil:
+		err = errors.Join(f.Sync(), ctx.Err())
+	}
+	return errors.Join(err, f.Close())
 }

@@ -49,7 +49,8 @@ func TestConfigKeepsUnknownFields(t *testing.T) {
 	in := `{"version":1,"id":"` + id + `","name":"web1","cpus":2,"memory":1073741824,"firmware":"uefi","tpm":{"a":[1,2]},
 	 "disks":[{"path":"Virtual Hard Disks/disk0.vhdx","format":"vhdx","slot":0,"cache":"none"}],
 	 "networks":[{"mac":"52:54:00:00:00:01","vlan":7}],
-	 "checkpoints":[{"id":"` + cp + `","name":"before","disks":[{"path":"Snapshots/a.avhdx","format":"vhdx","slot":0,"x":1}],"saved":true}],
+	 "checkpoints":[{"id":"` + cp + `","name":"before","disks":[{"path":"Snapshots/a.avhdx","format":"vhdx","slot":0,"x":1}],"pinned":true,"saved":{"path":"Snapshots/a.state","size":5,"y":2}}],
+	 "kernel":{"path":"Virtual Machines/kernel","append":"quiet","dtb":"z"},
 	 "currentCheckpoint":"` + cp + `","z":null}`
 	c, err := ParseConfig([]byte(in))
 	if err != nil {
@@ -88,6 +89,15 @@ func TestConfigRefusals(t *testing.T) {
 		"current":   func(c *Config) { c.Current = other },
 		"cycle": func(c *Config) {
 			c.Checkpoints = []Checkpoint{{ID: id, Parent: other}, {ID: other, Parent: id}}
+		},
+		"kernel":   func(c *Config) { c.Kernel = &KernelBoot{Path: "/boot/vmlinuz"} },
+		"initrd":   func(c *Config) { c.Kernel = &KernelBoot{Path: "k", Initrd: "../i"} },
+		"trouble":  func(c *Config) { c.StorageTrouble = "ignore" },
+		"patience": func(c *Config) { c.StoragePatience = -1 },
+		"network":  func(c *Config) { c.Networks = []Network{{Kind: "tap"}} },
+		"saved":    func(c *Config) { c.Saved = &SavedState{Path: "../s"} },
+		"checkpoint's state": func(c *Config) {
+			c.Checkpoints = []Checkpoint{{ID: id, Saved: &SavedState{Path: "s", Size: -1}}}
 		},
 		"twice": func(c *Config) { c.Checkpoints = []Checkpoint{{ID: id}, {ID: id}} },
 	} {
