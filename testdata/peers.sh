@@ -8,12 +8,13 @@ cd "$(dirname "$0")/.."
 # command:package
 needs="gcc:gcc smbclient:smbclient smbd:samba smbtorture:samba-testsuite rpcclient:smbclient pdbedit:samba-common-bin
   qemu-img:qemu-utils qemu-io:qemu-utils qemu-system-x86_64:qemu-system-x86 busybox:busybox-static vhdiinfo:libvhdi-utils
-  mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs getfattr:attr dpkg:dpkg"
+  mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs getfattr:attr dpkg:dpkg syslinux:syslinux mformat:mtools"
 packages=
 for n in $needs; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${n%%:*}" >/dev/null || packages="$packages ${n##*:}"
 done
 [ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
+[ -e /usr/lib/syslinux/mbr/mbr.bin ] || packages="$packages syslinux-common" # the test guest's boot disk
 /usr/bin/python3 -c 'import pyvhdi' 2>/dev/null || packages="$packages python3-libvhdi" # testdata/vhdicat
 if [ -n "$packages" ]; then
   if [ "$(id -u)" != 0 ]; then

@@ -50,7 +50,7 @@ func Do(ctx context.Context, moduleRoot string, w Work) (o Outcome, err error) {
 	if err != nil {
 		return o, err
 	}
-	program, err := buildGuestIO(ctx, moduleRoot)
+	program, err := Program(ctx, moduleRoot, "./testdata/guest/guestio")
 	if err != nil {
 		return o, err
 	}
@@ -75,18 +75,19 @@ func last(re *regexp.Regexp, s string) string {
 	return m[len(m)-1][1]
 }
 
-// buildGuestIO builds the program for the guest, which has no shared libraries.
-func buildGuestIO(ctx context.Context, moduleRoot string) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "lunless-guestio-*")
+// Program builds a program for the guest, which has no shared libraries. The
+// binary depends on the sources alone.
+func Program(ctx context.Context, moduleRoot, pkg string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "lunless-guest-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "guestio")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "./testdata/guest/guestio")
-	cmd.Dir, cmd.Env = moduleRoot, append(os.Environ(), "CGO_ENABLED=0")
+	out := filepath.Join(dir, "program")
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Dir, cmd.Env = moduleRoot, append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=")
 	if msg, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building guestio: %w\n%s", err, bytes.TrimSpace(msg))
+		return nil, fmt.Errorf("building %s: %w\n%s", pkg, err, bytes.TrimSpace(msg))
 	}
 	return os.ReadFile(out)
 }
