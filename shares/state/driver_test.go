@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"lunless/shares/state/statetest"
@@ -222,6 +223,9 @@ func (d *driver) request(op *statetest.Op) OpenRequest {
 	if op.Overwrite {
 		q.Transient = WriteData
 	}
+	if op.Handle == "durable" && op.Oplock != "B" && !strings.Contains(op.Want, "H") {
+		q.Open.Handle.Kind = NotDurable // which the server does not ask for then (MS-SMB2 3.3.5.9.6)
+	}
 	if op.Key != 0 {
 		q.Open.HasLease, q.Open.Lease, q.Want = true, leaseKey(byte(op.Client), byte(op.Key)), caching(op.Want)
 		q.Lease = LeaseRequest{Key: q.Open.Lease, Version: 2}
@@ -361,7 +365,7 @@ func (d *driver) reconnect(op *statetest.Op) string {
 	case "guid":
 		q.CreateGUID[15]++
 	case "client":
-		q.ClientGUID[15]++
+		q.ClientGUID = [16]byte{byte(op.Client)}
 	case "lease":
 		q.Lease.Key[15]++
 	case "link":

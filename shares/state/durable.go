@@ -92,6 +92,7 @@ func Reconnect(id OpenID, q Reclaim) Change {
 		}
 		o.Handle.Disconnected = false
 		o.Handle.Deadline = time.Time{}
+		o.Handle.ClientGUID = q.ClientGUID // another's perhaps, where there is no lease
 		if c := &o.Oplock; c.Breaking {
 			c.Unsent = false
 			fx.Breaks = []Break{{Open: id, From: c.State, To: c.BreakTo, AckRequired: true, Serial: c.Serial}}

@@ -109,3 +109,22 @@ func TestModelNotices(t *testing.T) {
 		}
 	}
 }
+
+// What random operations have found once.
+func TestModelCases(t *testing.T) {
+	for _, tt := range statetest.Cases {
+		t.Run(tt.Name, func(t *testing.T) {
+			d, m := newDriver(""), new(statetest.Model)
+			var last []string
+			for _, op := range tt.Ops {
+				have := d.step(op)
+				if last = m.Step(op); !slices.Equal(have, last) {
+					t.Errorf("%v: %q, the model says %q", op, have, last)
+				}
+			}
+			if !slices.Contains(last, tt.Want) {
+				t.Errorf("the last comes to %q, want %q", last, tt.Want)
+			}
+		})
+	}
+}

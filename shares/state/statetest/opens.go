@@ -104,11 +104,15 @@ func (m *Model) add(op *Op) string {
 	} else {
 		m.grantOplock(o)
 	}
-	if op.Handle == "persistent" || m.cachesHandles(o) {
+	if op.Handle == "persistent" || m.cachesHandles(o) && (op.Handle != "durable" || op.wantsHandles()) {
 		o.Kept = op.Handle
 	}
 	return "ok " + m.got(o)
 }
+
+// wantsHandles says that the open itself asks to cache handles: its lease may do so
+// for others, which does not make it durable (MS-SMB2 3.3.5.9.6).
+func (op *Op) wantsHandles() bool { return op.Oplock == "B" || contains(op.Want, "H") }
 
 func (m *Model) cachesHandles(o *Open) bool {
 	return o.State == "B" || o.Lease != nil && contains(o.Lease.State, "H")
@@ -195,7 +199,7 @@ func (m *Model) reconnect(o *Open, op *Op) string {
 		c, name = &o.Lease.Cache, o.Lease.name()
 		alone = !m.there(o.Lease)
 	}
-	o.Away = false
+	o.Away, o.Client = false, op.Client // who may be another client where there is no lease
 	if c.unsent || c.Breaking && alone {
 		c.unsent = false
 		m.say("break %s %s>%s!", name, Letters(c.State), Letters(c.Told))

@@ -89,6 +89,9 @@ func (g *Generator) make(kind string, m *Model) (Op, bool) {
 	case "reconnect":
 		if g.odds(4) {
 			op.Wrong = pick(g, []string{"owner", "guid", "client", "lease", "link"})
+			if op.Wrong == "client" {
+				op.Client = op.Client%clients + 1
+			}
 		}
 	case "read", "write", "lock", "unlock":
 		op.Offset = g.Rand.IntN(span)
