@@ -145,13 +145,18 @@ func (c *rawClient) nextFrame() ([]response, error) {
 	if _, err := io.ReadFull(c.nc, msg); err != nil {
 		c.t.Fatalf("receive: %v", err)
 	}
+	return c.responses(msg), nil
+}
+
+// responses are those of a frame.
+func (c *rawClient) responses(msg []byte) (list []response) {
+	c.t.Helper()
 	if smb2.IsTransform(msg) {
 		var err error
 		if msg, err = c.opener.Open(msg); err != nil {
 			c.t.Fatal(err)
 		}
 	}
-	var list []response
 	for msg != nil {
 		var r response
 		if err := r.hdr.Decode(msg); err != nil {
@@ -169,7 +174,7 @@ func (c *rawClient) nextFrame() ([]response, error) {
 		c.granted += int(r.hdr.Credits)
 		list = append(list, r)
 	}
-	return list, nil
+	return list
 }
 
 // isNotice says whether a message answers no request (MS-SMB2 3.3.4.6).

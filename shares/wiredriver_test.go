@@ -1,7 +1,6 @@
 package shares
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"slices"
@@ -15,49 +14,57 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// peeked is a connection of which one can see whether something has arrived.
-type peeked struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-func (p *peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
-
-// arrived says whether the beginning of a frame has, or does within d.
-func (p *peeked) arrived(d time.Duration) bool {
-	p.SetReadDeadline(time.Now().Add(d))
-	_, err := p.r.Peek(4)
-	p.SetReadDeadline(time.Now().Add(30 * time.Second))
-	return err == nil
-}
-
 // wireDriver does a model's operations to a server, over one connection a client,
 // and reads what comes back of them.
 type wireDriver struct {
-	t       *testing.T
-	srv     *testServer
-	clients [4]*rawClient // from 1
-	name    string        // of the file
-	ids     map[int]smb2.FileID
-	opens   map[int]statetest.Op
-	waiting map[uint64]*statetest.Op // by client and message
-	out     []string
+	t        testing.TB
+	srv      *testServer
+	clients  [4]*rawClient // from 1
+	arrivals chan arrival
+	ended    chan struct{} // closed when nobody takes them any more
+	timer    *time.Timer
+	patience time.Duration // for what the server is to send
+	cuts     int
+	done     int            // operations sent
+	seen     map[string]int // what came of them
+	echoes   int            // not answered yet
+
+	file      int    // counts them
+	name      string // of the file
+	renamed   string // what it was to be renamed to last
+	renames   int
+	ids       map[int]smb2.FileID
+	opens     map[int]statetest.Op
+	resilient map[int]bool
+	waiting   map[uint64]*statetest.Op // by client and message
+	out       []string
+}
+
+func newWireDriver(t testing.TB, srv *testServer) *wireDriver {
+	return &wireDriver{
+		t: t, srv: srv, arrivals: make(chan arrival, 64), ended: make(chan struct{}), timer: time.NewTimer(time.Hour), patience: 20 * time.Second,
+		seen: map[string]int{},
+	}
+}
+
+// begin turns to a new file.
+func (d *wireDriver) begin() {
+	d.file++
+	d.name = fmt.Sprintf("file%d", d.file)
+	d.ids, d.opens, d.resilient, d.waiting = map[int]smb2.FileID{}, map[int]statetest.Op{}, map[int]bool{}, map[uint64]*statetest.Op{}
+}
+
+// end closes the connections.
+func (d *wireDriver) end() {
+	close(d.ended)
+	for _, c := range d.clients {
+		if c != nil {
+			c.nc.Close()
+		}
+	}
 }
 
 func (d *wireDriver) guid(client int) smb2.GUID { return smb2.GUID{0xC1, byte(client)} }
-
-// connect gives a client a new connection, session and tree connect.
-func (d *wireDriver) connect(client int) {
-	c := dialRaw(d.t, d.srv.addr)
-	c.nc = &peeked{c.nc, bufio.NewReader(c.nc)}
-	c.guid, c.caps = d.guid(client), smb2.CapLeasing|smb2.CapDirectoryLeasing|smb2.CapPersistentHandles|smb2.CapMultiChannel
-	c.negotiate(smb2.Dialect311)
-	c.login(testUser, testPassword)
-	if st := c.treeConnect("ca"); st != smb2.StatusSuccess {
-		d.t.Fatal(st)
-	}
-	d.clients[client] = c
-}
 
 func key(client int, message uint64) uint64 { return uint64(client)<<56 | message }
 
@@ -72,82 +79,16 @@ func (d *wireDriver) send(op *statetest.Op, cmd smb2.Command, m body, payload []
 func (d *wireDriver) step(op statetest.Op, want []string) []string {
 	d.out = nil
 	d.do(&op)
-	deadline := time.Now().Add(5 * time.Second)
-	for len(d.out) < len(want) && time.Now().Before(deadline) {
-		for i := 1; i < len(d.clients); i++ {
-			d.take(i, 200*time.Microsecond)
+	for len(d.out) < len(want) {
+		a, ok := d.next()
+		if !ok {
+			break
 		}
+		d.take(a)
 	}
-	for i := 1; i < len(d.clients); i++ { // what was sent before the answer to this has arrived with it
-		echo := &statetest.Op{Kind: "echo", Client: i}
-		d.send(echo, smb2.CommandEcho, &smb2.EchoRequest{}, nil)
-		for echo.Kind != "" && time.Now().Before(deadline) {
-			d.take(i, time.Second)
-		}
-	}
+	d.fence()
 	sort.Strings(d.out)
 	return d.out
-}
-
-// take takes what has arrived at a client.
-func (d *wireDriver) take(client int, within time.Duration) {
-	c := d.clients[client]
-	if !c.nc.(*peeked).arrived(within) {
-		return
-	}
-	list := c.receive()
-	if list == nil {
-		d.out = append(d.out, fmt.Sprintf("client %d has been disconnected", client))
-		d.connect(client)
-	}
-	for _, r := range list {
-		d.message(client, r)
-	}
-}
-
-func (d *wireDriver) message(client int, r response) {
-	if isNotice(r.msg) {
-		d.notice(client, r.msg)
-		return
-	}
-	k := key(client, r.hdr.MessageID)
-	op := d.waiting[k]
-	switch {
-	case op == nil:
-		d.out = append(d.out, fmt.Sprintf("an answer to nothing: %v %v", r.hdr.Command, r.hdr.Status))
-	case r.hdr.Status == smb2.StatusPending:
-	case op.Kind == "echo":
-		delete(d.waiting, k)
-		op.Kind = ""
-	default:
-		delete(d.waiting, k)
-		d.out = append(d.out, fmt.Sprintf("%d %s: %s", op.ID, op.Kind, d.result(op, r)))
-	}
-}
-
-func (d *wireDriver) notice(client int, msg []byte) {
-	if !smb2.IsLeaseBreak(msg) {
-		var m smb2.OplockBreakNotification
-		if err := m.Decode(msg); err != nil {
-			d.t.Fatal(err)
-		}
-		for id, f := range d.ids {
-			if f == m.FileID && d.opens[id].Client == client {
-				// What an oplock was is not on the wire, nor whether it wants an answer.
-				d.out = append(d.out, fmt.Sprintf("break open%d >%s", id, statetest.Letters(map[smb2.OplockLevel]string{smb2.OplockII: "2"}[m.OplockLevel])))
-			}
-		}
-		return
-	}
-	var m smb2.LeaseBreakNotification
-	if err := m.Decode(msg); err != nil {
-		d.t.Fatal(err)
-	}
-	mark := ""
-	if m.Flags&smb2.LeaseFlagBreakAckRequired != 0 {
-		mark = "!"
-	}
-	d.out = append(d.out, fmt.Sprintf("break client%d.lease%d %s>%s%s", client, m.LeaseKey[1], letters(m.CurrentLeaseState), letters(m.NewLeaseState), mark))
 }
 
 func letters(s smb2.LeaseState) (out string) {
@@ -193,7 +134,21 @@ func (d *wireDriver) do(op *statetest.Op) {
 	case "write":
 		d.send(op, smb2.CommandWrite, &smb2.WriteRequest{FileID: id, Offset: off, Length: n}, make([]byte, n))
 	case "size":
-		set(fscc.FileEndOfFileInformation, &fscc.EndOfFileInfo{EndOfFile: 4096})
+		// Two ways that give no byte away, of which the second does not ask for locks.
+		if op.Exclusive {
+			set(fscc.FileEndOfFileInformation, &fscc.EndOfFileInfo{EndOfFile: 4096})
+			return
+		}
+		set(fscc.FileAllocationInformation, &fscc.AllocationInfo{AllocationSize: 8192})
+	case "rename":
+		d.renames++
+		d.renamed = fmt.Sprintf("file%d-%d", d.file, d.renames)
+		set(fscc.FileRenameInformation, &fscc.RenameInfo{Name: d.renamed})
+	case "resilient":
+		q := smb2.NetworkResiliencyRequest{Timeout: 300_000}
+		b := make([]byte, q.Size())
+		q.Encode(b)
+		d.send(op, smb2.CommandIoctl, &smb2.IoctlRequest{CtlCode: smb2.FsctlLMRRequestResiliency, FileID: id, Input: b, Flags: smb2.IoctlIsFSCTL}, nil)
 	case "delete":
 		set(fscc.FileDispositionInformation, &fscc.DispositionInfo{DeletePending: op.Pending})
 	case "lock", "unlock":
@@ -218,6 +173,10 @@ func (d *wireDriver) do(op *statetest.Op) {
 		d.send(op, smb2.CommandOplockBreak, &smb2.OplockBreakAcknowledgment{FileID: id, OplockLevel: wireLevels[op.To]}, nil)
 	case "disconnect":
 		d.disconnect(op.Client)
+	case "timeout":
+		d.timeout(op)
+	case "expire":
+		d.expire()
 	default:
 		d.t.Fatalf("no request for %v", op)
 	}
@@ -228,7 +187,7 @@ func (d *wireDriver) leaseKey(op *statetest.Op) smb2.GUID {
 }
 
 func (d *wireDriver) createGUID(id int) smb2.GUID {
-	return smb2.GUID{0xCC, byte(id), byte(id >> 8), d.name[len(d.name)-1]}
+	return smb2.GUID{0xCC, byte(id), byte(id >> 8), byte(d.file), byte(d.file >> 8), byte(d.file >> 16)}
 }
 
 // create is the CREATE of an open.
@@ -250,13 +209,13 @@ func (d *wireDriver) create(op *statetest.Op) *smb2.CreateRequest {
 	if op.DeleteOnClose {
 		q.CreateOptions |= smb2.FileDeleteOnClose
 	}
-	q.Contexts = append(q.Contexts, (&smb2.AllocationSize{AllocationSize: 4096}).Context()) // locks are to lie below it
+	q.Contexts = append(q.Contexts, (&smb2.AllocationSize{AllocationSize: 8192}).Context()) // locks are to lie below it
 	q.Contexts = append(q.Contexts, d.leaseContext(q, op)...)
 	switch op.Handle {
 	case "durable":
 		q.Contexts = append(q.Contexts, smb2.DurableRequest{}.Context())
 	case "durable2", "persistent":
-		c := smb2.DurableRequestV2{CreateGUID: d.createGUID(op.ID), Timeout: 60_000}
+		c := smb2.DurableRequestV2{CreateGUID: d.createGUID(op.ID), Timeout: 300_000}
 		if op.Handle == "persistent" {
 			c.Flags = smb2.DurableFlagPersistent
 		}
@@ -298,11 +257,9 @@ func (d *wireDriver) reconnect(op *statetest.Op) {
 		}
 	case "link":
 		q.Name += "x"
-	case "client":
-		op.Client = op.Client%3 + 1
 	}
-	switch o.Handle {
-	case "durable":
+	switch {
+	case o.Handle == "durable", d.resilient[op.ID]:
 		q.Contexts = append(q.Contexts, (&smb2.DurableReconnect{FileID: d.ids[op.ID]}).Context())
 	default:
 		c := smb2.DurableReconnectV2{FileID: d.ids[op.ID], CreateGUID: guid}
@@ -311,30 +268,22 @@ func (d *wireDriver) reconnect(op *statetest.Op) {
 		}
 		q.Contexts = append(q.Contexts, c.Context())
 	}
+	if op.Wrong == "owner" {
+		d.claimAsAnother(op, q)
+		return
+	}
 	d.send(op, smb2.CommandCreate, q, nil)
 }
 
-// disconnect cuts a client's connection, waits until the server has noticed, and
-// connects the client again.
-func (d *wireDriver) disconnect(client int) {
-	for k := range d.waiting {
-		if k>>56 == uint64(client) {
-			delete(d.waiting, k)
-		}
-	}
-	d.clients[client].nc.Close()
-	for deadline := time.Now().Add(10 * time.Second); ; sleepBriefly() {
-		d.srv.mu.Lock()
-		n := len(d.srv.sessions)
-		d.srv.mu.Unlock()
-		if n < len(d.clients)-1 {
-			break
-		}
-		if time.Now().After(deadline) {
-			d.t.Fatal("the server does not notice that a client has gone")
-		}
-	}
-	d.connect(client)
+// claimAsAnother sends a claim as another user, who has a connection of the client
+// for that.
+func (d *wireDriver) claimAsAnother(op *statetest.Op, q *smb2.CreateRequest) {
+	c := d.dial(op.Client, otherUser)
+	r := c.call(smb2.CommandCreate, q, nil)
+	d.out = append(d.out, fmt.Sprintf("%d reconnect: %s", op.ID, d.result(op, r)))
+	c.nc.(*net.TCPConn).CloseWrite()
+	c.gone()
+	c.nc.Close()
 }
 
 // result is the outcome of a request in the model's words.
@@ -343,6 +292,12 @@ func (d *wireDriver) result(op *statetest.Op, r response) string {
 	switch {
 	case st == smb2.StatusSuccess && (op.Kind == "open" || op.Kind == "reconnect"):
 		return d.granted(op, r)
+	case st == smb2.StatusSuccess && op.Kind == "rename":
+		d.name = d.renamed
+		return "ok"
+	case st == smb2.StatusSuccess && op.Kind == "resilient":
+		d.resilient[op.ID] = d.opens[op.ID].Handle != "persistent"
+		return "ok"
 	case st == smb2.StatusSuccess, st == smb2.StatusEndOfFile && op.Kind == "read":
 		return "ok"
 	case op.Kind == "lock" && op.Wait && slices.Contains([]smb2.Status{smb2.StatusRangeNotLocked, smb2.StatusCancelled, smb2.StatusFileClosed}, st):
@@ -351,19 +306,21 @@ func (d *wireDriver) result(op *statetest.Op, r response) string {
 		return "wrong or not breaking" // an acknowledgment that keeps something of nothing
 	case op.Kind == "ack" && st == smb2.StatusObjectNameNotFound:
 		return "unknown"
+	case op.Kind == "reconnect" && st == smb2.StatusAccessDenied:
+		return "not the owner"
 	}
-	for status, s := range map[smb2.Status]string{
-		smb2.StatusSharingViolation: "sharing violation", smb2.StatusDeletePending: "delete pending", smb2.StatusFileNotAvailable: "not available",
-		smb2.StatusFileForcedClosed: "forced closed", smb2.StatusObjectNameNotFound: "not found", smb2.StatusInvalidParameter: "wrong",
-		smb2.StatusInvalidOplockProtocol: "wrong", smb2.StatusRequestNotAccepted: "too much", smb2.StatusUnsuccessful: "not breaking",
-		smb2.StatusInvalidDeviceState: "not breaking", smb2.StatusFileClosed: "unknown", smb2.StatusCancelled: "unknown",
-		smb2.StatusLockNotGranted: "not granted", smb2.StatusRangeNotLocked: "not locked", smb2.StatusFileLockConflict: "locked",
-	} {
-		if st == status {
-			return s
-		}
+	if s, ok := wireStatuses[st]; ok {
+		return s
 	}
 	return st.String()
+}
+
+var wireStatuses = map[smb2.Status]string{
+	smb2.StatusSharingViolation: "sharing violation", smb2.StatusDeletePending: "delete pending", smb2.StatusFileNotAvailable: "not available",
+	smb2.StatusFileForcedClosed: "forced closed", smb2.StatusObjectNameNotFound: "not found", smb2.StatusInvalidParameter: "wrong",
+	smb2.StatusInvalidOplockProtocol: "wrong", smb2.StatusRequestNotAccepted: "too much", smb2.StatusUnsuccessful: "not breaking",
+	smb2.StatusInvalidDeviceState: "not breaking", smb2.StatusFileClosed: "unknown", smb2.StatusCancelled: "unknown",
+	smb2.StatusLockNotGranted: "not granted", smb2.StatusRangeNotLocked: "not locked", smb2.StatusFileLockConflict: "locked", smb2.StatusAccessDenied: "access denied",
 }
 
 // granted is what a CREATE response grants.
@@ -391,6 +348,9 @@ func (d *wireDriver) granted(op *statetest.Op, r response) string {
 		}
 	}
 	if op.Kind == "reconnect" {
+		o := d.opens[op.ID]
+		o.Client = op.Client
+		d.opens[op.ID] = o
 		return s // a response to a claim need not say that the open is durable
 	}
 	if _, ok := smb2.FindCreateContext(m.Contexts, smb2.CreateContextDurableRequest); ok {
