@@ -199,7 +199,8 @@ func (s *pduSender) step() {
 		err = s.after(list, msg)
 	}
 	s.settle(valid.name, msg, err)
-	if s.phase == fresh || s.phase <= logonLeg && s.used >= 10 {
+	// Each may leave a session half set up, of which a stranger may have so many.
+	if s.phase == fresh || s.phase <= logonLeg && s.used >= maxUnauthSessions {
 		s.drop()
 	}
 }
