@@ -20,6 +20,7 @@ func handleClose(ctx context.Context, r *request) error {
 	}
 	m := new(smb2.CloseResponse)
 	if req.Flags&smb2.CloseFlagPostqueryAttrib != 0 && o.file != nil {
+		o.settleClosing(ctx)
 		if info, err := o.stat(ctx); err == nil {
 			n := networkOpenInfo(&info)
 			*m = smb2.CloseResponse{

@@ -401,6 +401,7 @@ func (c *creation) response(ctx context.Context, o *open) (*smb2.CreateResponse,
 			return nil, err
 		}
 	}
+	o.table.written.show(&info)
 	m := &smb2.CreateResponse{
 		OplockLevel:    c.caching.level(),
 		CreateAction:   c.action,

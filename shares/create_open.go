@@ -71,6 +71,7 @@ func (c *creation) openExisting(ctx context.Context, f fs.File) (o *open, err er
 	}
 	if c.overwrites() && !c.made {
 		err := c.overwrite(ctx, f)
+		o.settleWrites(ctx)
 		if err == nil && o.ca {
 			err = o.flush(ctx)
 		}

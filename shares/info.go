@@ -30,10 +30,16 @@ func allocation(i *fs.Info) int64 {
 func (o *open) stat(ctx context.Context) (fs.Info, error) {
 	o.times.restore(ctx, o.file)
 	info, err := o.file.Stat(ctx)
+	if err != nil {
+		return info, err
+	}
 	if t := o.times.changed(); t != nil {
 		info.Changed = *t
 	}
-	return info, err
+	if o.times.written() == nil {
+		o.table.written.show(&info)
+	}
+	return info, nil
 }
 
 func basicInfo(i *fs.Info) fscc.BasicInfo {

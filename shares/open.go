@@ -51,13 +51,14 @@ type handle struct {
 
 	owner *clientHost // whose limit it counts for; nil until a session has it
 
-	position atomic.Int64
-	mode     atomic.Uint32 // FileModeInformation
-	times    pinnedTimes
-	listing  listing
-	watch    watch
-	eas      eaScan
-	writes   atomic.Uint32 // wroteNothing and so on
+	position  atomic.Int64
+	mode      atomic.Uint32 // FileModeInformation
+	times     pinnedTimes
+	writeTime *writeTime // of the file; nil if the open may not write to it
+	listing   listing
+	watch     watch
+	eas       eaScan
+	writes    atomic.Uint32 // wroteNothing and so on
 
 	share    *share
 	create   createKey // what its CREATE can be recognised by
@@ -174,6 +175,7 @@ func (o *open) close(ctx context.Context, why error) error {
 	if o.times.restore(ctx, o.file) && o.ca {
 		_ = o.file.Sync(ctx) // times are not worth failing for
 	}
+	o.settleClosing(ctx)
 	o.listing.close()
 	o.watch.close()
 	o.reportWrites(ctx)
@@ -286,13 +288,18 @@ func (p *pinnedTimes) wrote() {
 }
 
 // changed is the pinned change time, or nil.
-func (p *pinnedTimes) changed() *time.Time {
+func (p *pinnedTimes) changed() *time.Time { return p.pinned().Changed }
+
+// written is the pinned last write time, or nil.
+func (p *pinnedTimes) written() *time.Time { return p.pinned().Written }
+
+func (p *pinnedTimes) pinned() fs.TimeChange {
 	if !p.any.Load() {
-		return nil
+		return fs.TimeChange{}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.at.Changed
+	return p.at
 }
 
 // restore puts pinned times back after writes, and says whether there were any.

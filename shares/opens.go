@@ -12,11 +12,12 @@ import (
 // openTable is every open of files and folders of the server, whichever session
 // has it, or none (MS-SMB2 3.3.1.5 GlobalOpenTable, GlobalLeaseTableList).
 type openTable struct {
-	mu      sync.Mutex // innermost
+	mu      sync.Mutex // innermost, but for written's
 	byID    map[state.OpenID]*open
 	guids   map[createKey]*open
 	leases  map[state.LeaseKey]*leaseFile
 	folders atomic.Int64 // opens of folders that have a lease
+	written writeTimes
 	// creating are the CREATEs that have not come to an end yet; each channel is
 	// closed when it has.
 	creating map[createKey]chan struct{}
@@ -37,7 +38,7 @@ type leaseFile struct {
 func newOpenTable() openTable {
 	return openTable{
 		byID: map[state.OpenID]*open{}, guids: map[createKey]*open{}, leases: map[state.LeaseKey]*leaseFile{},
-		creating: map[createKey]chan struct{}{},
+		creating: map[createKey]chan struct{}{}, written: newWriteTimes(),
 	}
 }
 
@@ -80,6 +81,7 @@ func (t *openTable) add(o *open) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.byID[o.stateID()] = o
+	t.written.enter(o.handle)
 	// An open that can be replayed keeps its CreateGuid.
 	if k := o.createKey(); !k.create.IsZero() {
 		if first := t.guids[k]; first == nil || first.handle == o.handle || !first.replayable.Load() {
@@ -104,6 +106,7 @@ func (t *openTable) remove(o *open) {
 		return
 	}
 	delete(t.byID, id)
+	t.written.leave(now.handle)
 	if k := o.createKey(); t.guids[k] == now {
 		delete(t.guids, k)
 	}

@@ -182,6 +182,7 @@ func (l *listing) advance(ctx context.Context, o *open) (err error) {
 	if shown, err := o.visible(ctx, e.Name); !shown {
 		return err // fill goes on with the next
 	}
+	o.table.written.show(&e.Info)
 	l.next = &e
 	return nil
 }

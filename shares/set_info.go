@@ -158,6 +158,8 @@ func (o *open) setBasic(ctx context.Context, b []byte) (err error) {
 		in.Attributes&fscc.FILE_ATTRIBUTE_TEMPORARY != 0 && o.dir:
 		return smb2.StatusInvalidParameter
 	}
+	o.settleWrites(ctx) // a write that does not show yet is not frozen away
+	defer o.settleWrites(ctx)
 	now, err := o.stat(ctx)
 	if err != nil {
 		return err
@@ -286,6 +288,7 @@ func (o *open) resize(ctx context.Context, size int64) error {
 	if err := o.file.Truncate(ctx, size); err != nil {
 		return err
 	}
+	o.settleWrites(ctx)
 	o.breakLate(ctx)
 	o.modified(ctx, smb2.NotifyChangeSize)
 	return o.through(ctx)
@@ -316,6 +319,7 @@ func (o *open) setAllocation(ctx context.Context, b []byte) error {
 	if err := o.file.SetAllocation(ctx, a.AllocationSize); err != nil {
 		return err
 	}
+	o.settleWrites(ctx)
 	o.breakLate(ctx)
 	o.modified(ctx, smb2.NotifyChangeSize)
 	return o.through(ctx)

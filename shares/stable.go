@@ -51,6 +51,7 @@ func (o *open) flush(ctx context.Context) error {
 // flushData puts the open's file on stable storage.
 func (o *open) flushData(ctx context.Context) error {
 	o.times.restore(ctx, o.file)
+	defer o.settleWrites(ctx)
 	return syncFile(ctx, o.file)
 }
 

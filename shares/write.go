@@ -56,6 +56,7 @@ func (r *request) write(ctx context.Context, q *smb2.WriteRequest, through bool)
 		return err
 	}
 	if len(q.Data) > 0 {
+		o.writeTime.write()
 		if _, err := o.file.WriteAt(q.Data, int64(q.Offset)); err != nil {
 			return err
 		}
