@@ -5,9 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
 	"lunless/smbstore"
 )
+
+// graceEvery is how often a destination that does not answer at the end of the
+// grace is asked again.
+const graceEvery = time.Second
+
+// keep waits until the guest has run from the destination for the time of grace,
+// and the destination answers at its end.
+func (m *migration) keep(ctx context.Context, j *Job, live *liveDisks) error {
+	if m.journal.Grace <= 0 || m.journal.KeepSource {
+		return nil
+	}
+	if m.journal.KeptUntil.IsZero() {
+		m.journal.KeptUntil = time.Now().UTC().Round(0).Add(m.journal.Grace)
+		if err := m.journal.write(m.ends.dst); err != nil {
+			return err
+		}
+	}
+	j.phase(Keeping, 0)
+	j.update(0, func(s *Status) { s.KeptUntil = m.journal.KeptUntil })
+	failpoint("keeping")
+	wait := time.Until(m.journal.KeptUntil)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(max(wait, 0)):
+		}
+		if live == nil || live.answer(ctx) == nil {
+			j.phase(Cleaning, 0)
+			return nil
+		}
+		wait = graceEvery
+	}
+}
 
 // clean removes the source, whose record says where the VM went until the last
 // moment, and then the journal. It is repeated as a whole after a crash.
@@ -23,10 +58,12 @@ func (m *migration) clean(ctx context.Context) error {
 	if r.State != smbstore.Owned {
 		return fmt.Errorf("%w: the destination says %s", smbstore.ErrNotOwner, r)
 	}
-	if err := m.removeSource(ctx); err != nil {
-		return fmt.Errorf("remove the source: %w", err)
+	if !m.journal.KeepSource {
+		if err := m.removeSource(ctx); err != nil {
+			return fmt.Errorf("remove the source: %w", err)
+		}
+		failpoint("source-removed")
 	}
-	failpoint("source-removed")
 	if err := m.ends.dst.Remove(JournalName); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"lunless/smbstore"
 	"lunless/smbstore/block"
@@ -31,33 +30,26 @@ type copier struct {
 	src, dst smbstore.Store
 	journal  *Journal
 	job      *Job
-	parallel int
-	limit    *rate.Limiter // nil: none
-	bufs     sync.Pool     // *[]byte of copyChunk
+	pace     *pacer
+	bufs     sync.Pool // *[]byte of copyChunk
 }
 
-func newCopier(src, dst smbstore.Store, journal *Journal, job *Job, o *Options) *copier {
-	c := &copier{src: src, dst: dst, journal: journal, job: job, parallel: o.Parallel}
-	if c.parallel <= 0 {
-		c.parallel = 8
-	}
-	if o.RateLimit > 0 {
-		c.limit = rate.NewLimiter(rate.Limit(o.RateLimit), int(max(o.RateLimit/4, copyChunk)))
-	}
+func newCopier(src, dst smbstore.Store, journal *Journal, job *Job) *copier {
+	c := &copier{src: src, dst: dst, journal: journal, job: job, pace: job.pace}
 	c.bufs.New = func() any { b := make([]byte, copyChunk); return &b }
 	return c
 }
 
 // run copies what the journal says is left, and leaves every folder and file
 // durable.
-func (c *copier) run(ctx context.Context, skip func(name string) bool) error {
+func (c *copier) run(ctx context.Context) error {
 	for _, d := range c.journal.Folders {
 		if err := c.dst.MkdirAll(d); err != nil {
 			return err
 		}
 	}
 	for _, f := range c.journal.Files {
-		if skip != nil && skip(f.Name) {
+		if f.Role != "" {
 			continue
 		}
 		if err := c.file(ctx, f); err != nil {
@@ -149,10 +141,10 @@ func (c *copier) ranges(ctx context.Context, f *FileState, src, dst smbstore.Fil
 
 func (c *copier) window(ctx context.Context, p *pair, off, n int64) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(c.parallel)
+	g.SetLimit(maxParallel)
 	visit := func(e block.Extent) error {
 		if e.State != block.Data {
-			c.job.advance(0, e.Length, 0)
+			c.job.hole(e.Length, true)
 			return ctx.Err()
 		}
 		for at, end := e.Offset, e.Offset+e.Length; at < end && ctx.Err() == nil; {
@@ -183,14 +175,14 @@ func newPair(src, dst smbstore.File) *pair {
 	return p
 }
 
-// unit is the largest range to copy at a time: no more than the limiter grants at
-// once, or the requests in flight would wait for each other's share.
+// unit is the largest range to copy at a time: a request of the server's own is
+// large, but where there is a limit no larger than a quarter of a second of it.
 func (c *copier) unit(p *pair) int64 {
-	switch {
-	case !p.serverCopies.Load():
+	if !p.serverCopies.Load() {
 		return copyChunk
-	case c.limit != nil:
-		return min(serverChunk, int64(c.limit.Burst()))
+	}
+	if rate := c.pace.own.Rate(); rate > 0 {
+		return min(serverChunk, max(rate/4-rate/4%copyChunk, copyChunk))
 	}
 	return serverChunk
 }
@@ -213,41 +205,46 @@ func extents(f smbstore.File, off, n int64, visit func(block.Extent) error) erro
 // chunk copies a range: on the server where both ends are one, else through this
 // process.
 func (c *copier) chunk(ctx context.Context, p *pair, off, n int64) error {
-	granted := false
 	if p.serverCopies.Load() {
-		if err := c.wait(ctx, n); err != nil {
+		done, err := c.atServer(ctx, p, off, n)
+		if done || err != nil {
 			return err
 		}
-		granted = true
-		m, err := p.dst.(block.RangeCopier).CopyFrom(p.src, off, off, n)
-		if err == nil && m == n {
-			c.job.advance(n, 0, 0)
-			return nil
-		}
-		if err != nil && !errors.Is(err, block.ErrNotSupported) {
-			return err
-		}
-		p.serverCopies.Store(false)
 	}
 	for end := off + n; off < end; off += copyChunk {
-		if !granted {
-			if err := c.wait(ctx, min(copyChunk, end-off)); err != nil {
-				return err
-			}
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := c.through(p, off, min(copyChunk, end-off)); err != nil {
+		if err := c.through(ctx, p, off, min(copyChunk, end-off)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// atServer has the server copy a range; done is false where it does not.
+func (c *copier) atServer(ctx context.Context, p *pair, off, n int64) (done bool, err error) {
+	if err := c.pace.Begin(ctx, n); err != nil {
+		return false, err
+	}
+	defer func() { c.pace.End(n) }()
+	m, err := p.dst.(block.RangeCopier).CopyFrom(p.src, off, off, n)
+	switch {
+	case err == nil && m == n:
+		c.job.advance(n, 0)
+		return true, nil
+	case err != nil && !errors.Is(err, block.ErrNotSupported):
+		return false, err
+	}
+	p.serverCopies.Store(false)
+	return false, nil
+}
+
 // through copies at most copyChunk bytes through this process. A destination
 // file starts as one hole, so zeroes are left out.
-func (c *copier) through(p *pair, off, n int64) error {
+func (c *copier) through(ctx context.Context, p *pair, off, n int64) error {
+	if err := c.pace.Begin(ctx, n); err != nil {
+		return err
+	}
+	moved := int64(0)
+	defer func() { c.pace.End(moved) }()
 	buf := c.bufs.Get().(*[]byte)
 	defer c.bufs.Put(buf)
 	b := (*buf)[:n]
@@ -255,26 +252,15 @@ func (c *copier) through(p *pair, off, n int64) error {
 		return err
 	}
 	if block.IsZero(b) {
-		c.job.advance(0, n, 0)
+		c.job.advance(0, n)
 		return nil
 	}
 	if _, err := p.dst.WriteAt(b, off); err != nil {
 		return err
 	}
-	c.job.advance(n, 0, 0)
+	moved = n
+	c.job.advance(n, 0)
 	return nil
-}
-
-// wait asks the limiter for n bytes, in pieces it can grant.
-func (c *copier) wait(ctx context.Context, n int64) error {
-	for n > 0 && c.limit != nil {
-		m := min(n, int64(c.limit.Burst()))
-		if err := c.limit.WaitN(ctx, int(m)); err != nil {
-			return err
-		}
-		n -= m
-	}
-	return ctx.Err()
 }
 
 // readFull reads all of p; a file that ends before is one that changed.

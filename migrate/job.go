@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lunless/smbstore"
+	"lunless/smbstore/block"
 )
 
 // Kind is what kind of migration a job is.
@@ -21,12 +22,15 @@ const (
 // Phase is how far a job is.
 type Phase string
 
-// Phases, in order. Cancelling replaces what comes before Cleaning.
+// Phases, in order. Cancelling replaces what comes before Cleaning. Queued are
+// jobs that a Manager lets wait, Keeping is the time of grace.
 const (
+	Queued     Phase = "queued"
 	Planning   Phase = "planning"
 	Copying    Phase = "copying"
 	Verifying  Phase = "verifying"
 	Switching  Phase = "switching"
+	Keeping    Phase = "keeping"
 	Cleaning   Phase = "cleaning"
 	Done       Phase = "done"
 	Cancelling Phase = "cancelling"
@@ -49,18 +53,42 @@ type Status struct {
 	// Copied are the bytes moved by this process; Skipped were holes and zeroes.
 	Copied  int64 `json:"copied"`
 	Skipped int64 `json:"skipped"`
-	// Rate is Done's, in bytes a second, over the last seconds; Remaining what
-	// the rest of the phase takes at it, 0 if unknown.
+	// Left is what the phase is known to have left to move or to compare: without
+	// holes, as far as they are known, and with what a guest's writes added.
+	Left int64 `json:"left"`
+	// Rate is how fast Left is worked off, in bytes a second, over the last
+	// seconds; Remaining what Left takes at it, Unknown where that cannot be told:
+	// at the start, while the job waits, and when nothing has moved for a while.
 	Rate      float64       `json:"rate"`
 	Remaining time.Duration `json:"remaining"`
+	// Paused tells that the job was paused. A guest's writes are mirrored all the
+	// same.
+	Paused bool `json:"paused,omitempty"`
+	// Limit is the rate it may copy at, in bytes a second, by its own setting and
+	// by what the guard of the guest's latency allows; 0 is none.
+	Limit int64 `json:"limit,omitempty"`
 	// Stall is how long a live migration's switch held the writers back.
 	Stall time.Duration `json:"stall,omitempty"`
-	Error string        `json:"error,omitempty"`
+	// Guest is what the guest's requests took during a live migration.
+	Guest *GuestLatency `json:"guest,omitempty"`
+	// KeptUntil is when the source goes, in phase Keeping.
+	KeptUntil time.Time `json:"keptUntil,omitzero"`
+	Error     string    `json:"error,omitempty"`
 	// Process is whose the job is or was last, of an unfinished job that Show or
 	// List found; nil otherwise.
 	Process *Worker `json:"process,omitempty"`
 	// Next are the commands that fit, likewise.
 	Next []string `json:"next,omitempty"`
+}
+
+// Unknown is a Remaining that cannot be told.
+const Unknown time.Duration = -1
+
+// GuestLatency is how long requests took as who made them saw it.
+type GuestLatency struct {
+	Usual    time.Duration `json:"usual"`    // on average, before the copy; 0 if too few were made
+	Worst    time.Duration `json:"worst"`    // the longest of the whole job
+	AtSwitch time.Duration `json:"atSwitch"` // the longest around the switch
 }
 
 // Options describe a migration.
@@ -70,24 +98,37 @@ type Options struct {
 	Source, To smbstore.Location
 	// SourceOptions and ToOptions open the two ends.
 	SourceOptions, ToOptions smbstore.Options
-	// Parallel is how many requests are in flight (default 8).
+	// Parallel is how many requests are in flight; 0 leaves that to the job, which
+	// takes as many as bring more.
 	Parallel int
 	// RateLimit bounds the copying, in bytes a second; 0 does not.
 	RateLimit int64
+	// KeepSource leaves the source's files where they are. Its record says that the
+	// VM has moved, so that nobody starts it there.
+	KeepSource bool
 	// Progress, if not nil, is called at every change of phase and a few times a
 	// second, never concurrently.
 	Progress func(Status)
+
+	common *block.Bandwidth                                // of a Manager's jobs
+	turn   func(context.Context) (leave func(), err error) // waits for one; nil: at once
 }
 
 // Job is a migration under way in this process. All methods may be called
 // concurrently.
 type Job struct {
-	cancel context.CancelCauseFunc
-	done   chan struct{}
+	cancel        context.CancelCauseFunc
+	done          chan struct{}
+	pace          *pacer
+	fixedParallel bool
+	leave         func() // gives a Manager's turn back
 
 	mu      sync.Mutex // guards what follows
 	status  Status
-	samples []sample // of Done, the last seconds'
+	work    int64 // bytes worked off Left, ever
+	worked  time.Time
+	samples []sample // of work, the last seconds'
+	latency *block.Latency
 	err     error
 	report  func(Status)
 	last    time.Time // of the last report
@@ -98,21 +139,29 @@ type Job struct {
 
 type sample struct {
 	at   time.Time
-	done int64
+	work int64
 }
 
 const (
 	reportEvery = 200 * time.Millisecond
 	rateWindow  = 5 * time.Second
+	rateLeast   = 500 * time.Millisecond // below it no rate is told
 )
 
 // start runs a migration in a goroutine of its own.
 func start(ctx context.Context, first Status, o *Options, run func(context.Context, *Job) error) *Job {
 	ctx, cancel := context.WithCancelCause(ctx)
-	j := &Job{cancel: cancel, done: make(chan struct{}), status: first, report: o.Progress}
+	j := &Job{cancel: cancel, done: make(chan struct{}), status: first, report: o.Progress,
+		pace: newPacer(o), fixedParallel: o.Parallel > 0, leave: func() {}}
+	j.status.Remaining = Unknown
+	if o.turn != nil {
+		j.status.Phase = Queued
+	}
 	go func() {
 		defer close(j.done)
-		err := run(ctx, j)
+		j.await(ctx, o)
+		err := run(ctx, j) // where ctx has ended, it undoes what was prepared
+		j.leave()
 		j.mu.Lock()
 		j.err = err
 		switch {
@@ -133,12 +182,50 @@ func start(ctx context.Context, first Status, o *Options, run func(context.Conte
 	return j
 }
 
+// await waits for the job's turn, or for ctx to end.
+func (j *Job) await(ctx context.Context, o *Options) {
+	if o.turn == nil {
+		return
+	}
+	j.tell(true)
+	if leave, err := o.turn(ctx); err == nil {
+		j.leave = leave
+	}
+}
+
 // Status is where the job stands.
 func (j *Job) Status() Status {
+	limit := j.pace.own.Rate()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.status
+	s := j.status
+	s.Limit = limit
+	s.Rate, s.Remaining = j.estimate(time.Now())
+	if s.Guest != nil {
+		g := *s.Guest
+		g.Worst = j.latency.Worst()
+		s.Guest = &g
+	}
+	return s
 }
+
+// Pause has the job move nothing more until Unpause, but for the requests under
+// way. It has no effect on a switch.
+func (j *Job) Pause() { j.pause(true) }
+
+// Unpause ends Pause.
+func (j *Job) Unpause() { j.pause(false) }
+
+func (j *Job) pause(yes bool) {
+	j.pace.pause(yes)
+	j.mu.Lock()
+	j.status.Paused, j.samples = yes, nil
+	j.mu.Unlock()
+	j.tell(true)
+}
+
+// SetRate changes the job's RateLimit.
+func (j *Job) SetRate(rate int64) { j.pace.setLimit(rate) }
 
 // ID is the job's.
 func (j *Job) ID() string { return j.Status().ID }
@@ -180,63 +267,105 @@ func (j *Job) keep(release func() error) {
 	j.release = release
 }
 
+// phase begins a phase of total bytes.
 func (j *Job) phase(p Phase, total int64) {
 	j.mu.Lock()
-	j.status.Phase, j.status.Total, j.status.Done = p, total, 0
-	j.status.Rate, j.status.Remaining, j.samples = 0, 0, nil
+	j.status.Phase, j.status.Total, j.status.Done, j.status.Left = p, total, 0, total
+	j.samples = nil
 	j.mu.Unlock()
 	j.tell(true)
 }
 
-// advance adds to the phase's bytes.
-func (j *Job) advance(copied, skipped, compared int64) {
+// update changes the status; work is what it worked off Left.
+func (j *Job) update(work int64, change func(*Status)) {
 	j.mu.Lock()
-	s := &j.status
-	s.Done += copied + skipped + compared
-	s.Copied += copied
-	s.Skipped += skipped
-	j.measure()
+	now := time.Now()
+	if n := len(j.samples); n == 0 || now.Sub(j.samples[n-1].at) >= reportEvery {
+		j.samples = append(j.samples, sample{now, j.work})
+	}
+	if work > 0 {
+		j.work, j.worked = j.work+work, now
+	}
+	change(&j.status)
+	j.status.Left = max(j.status.Left-work, 0)
 	j.mu.Unlock()
 	j.tell(false)
 }
+
+// advance adds bytes copied, or found to be zeroes.
+func (j *Job) advance(copied, zeroes int64) {
+	j.update(copied+zeroes, func(s *Status) {
+		s.Done += copied + zeroes
+		s.Copied += copied
+		s.Skipped += zeroes
+	})
+}
+
+// hole adds bytes that were no work: whether they are in Left is told.
+func (j *Job) hole(n int64, inLeft bool) {
+	j.update(0, func(s *Status) {
+		s.Done += n
+		s.Skipped += n
+		if inLeft {
+			s.Left -= n
+		}
+	})
+}
+
+// compared adds bytes found to be the same.
+func (j *Job) compared(n int64) { j.update(n, func(s *Status) { s.Done += n }) }
 
 // resumed adds bytes an earlier run did, which say nothing of the rate.
 func (j *Job) resumed(n int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.status.Done += n
+	j.status.Left = max(j.status.Left-n, 0)
 	j.samples = nil
 }
 
-// set replaces the phase's bytes, for a live copy pass that counts itself.
-func (j *Job) set(done, copied, skipped int64) {
-	j.mu.Lock()
-	j.status.Done, j.status.Copied, j.status.Skipped = done, copied, skipped
-	j.measure()
-	j.mu.Unlock()
-	j.tell(false)
+// passed adds what a pass over a mirrored disk copied and found to be zeroes, and
+// by how much what the destination lacks changed: a guest takes some of it off the
+// pass, and adds some where a write of its fails.
+func (j *Job) passed(copied, zeroes, left int64) {
+	j.update(max(-left, 0), func(s *Status) {
+		s.Done -= left
+		s.Copied += copied
+		s.Skipped += zeroes
+		s.Left += max(left, 0)
+	})
 }
 
-func (j *Job) stall(d time.Duration) {
+// stalled notes how long a switch took.
+func (j *Job) stalled(d time.Duration) { j.update(0, func(s *Status) { s.Stall = d }) }
+
+// measured has the status tell what l measures.
+func (j *Job) measured(l *block.Latency, change func(*GuestLatency)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.status.Stall = d
+	g := GuestLatency{}
+	if j.status.Guest != nil {
+		g = *j.status.Guest
+	}
+	change(&g)
+	j.latency, j.status.Guest = l, &g
 }
 
-// measure updates the rate; the caller holds mu.
-func (j *Job) measure() {
-	s, now := &j.status, time.Now()
-	if n := len(j.samples); n == 0 || now.Sub(j.samples[n-1].at) >= reportEvery {
-		j.samples = append(j.samples, sample{now, s.Done})
-	}
-	for len(j.samples) > 2 && now.Sub(j.samples[0].at) > rateWindow {
+// estimate gives the rate and how long the rest takes; the caller holds mu.
+func (j *Job) estimate(now time.Time) (rate float64, remaining time.Duration) {
+	for len(j.samples) > 1 && now.Sub(j.samples[0].at) > rateWindow {
 		j.samples = j.samples[1:]
 	}
-	first := j.samples[0]
-	if d := now.Sub(first.at).Seconds(); d > 0 && s.Done > first.done {
-		s.Rate = float64(s.Done-first.done) / d
-		s.Remaining = time.Duration(float64(max(s.Total-s.Done, 0)) / s.Rate * float64(time.Second))
+	if s := &j.status; len(j.samples) > 0 && now.Sub(j.worked) < rateWindow {
+		span := now.Sub(j.samples[0].at)
+		if done := j.work - j.samples[0].work; span >= rateLeast && done > 0 {
+			rate = float64(done) / span.Seconds()
+		}
+		if rate > 0 && !s.Paused {
+			return rate, time.Duration(float64(s.Left) / rate * float64(time.Second))
+		}
 	}
+	return rate, Unknown
 }
 
 // tell calls the progress function, unless it was called just now.

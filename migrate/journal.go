@@ -37,6 +37,9 @@ type Journal struct {
 	Folders     []string          `json:"folders"`
 	Files       []*FileState      `json:"files"`
 	Error       string            `json:"error,omitempty"` // why the last run ended
+	KeepSource  bool              `json:"keepSource,omitempty"`
+	Grace       time.Duration     `json:"grace,omitempty"`    // ns
+	KeptUntil   time.Time         `json:"keptUntil,omitzero"` // when the grace that has begun ends
 }
 
 // FileState is one file of the plan.
@@ -46,13 +49,24 @@ type FileState struct {
 	ModTime  time.Time `json:"modTime"`
 	Copied   int64     `json:"copied"` // bytes from the start that are at the destination
 	Verified bool      `json:"verified,omitempty"`
+	// Role is what a live migration makes of the file: see the constants. What it
+	// copies as one has none.
+	Role string `json:"role,omitempty"`
 }
+
+// Roles of files.
+const (
+	roleMirrored = "mirrored" // a disk in use
+	roleLeft     = "left"     // not needed at the destination
+)
 
 // total is the plan's size in bytes.
 func (j *Journal) total() int64 {
 	var n int64
 	for _, f := range j.Files {
-		n += f.Size
+		if f.Role != roleLeft {
+			n += f.Size
+		}
 	}
 	return n
 }

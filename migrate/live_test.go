@@ -228,7 +228,7 @@ func TestLiveStorage(t *testing.T) {
 func TestLiveStorageStopped(t *testing.T) {
 	for _, c := range []struct{ name, point string }{
 		{"cancelled while mirroring", "mirrored"}, {"cancelled while copying", "live-copied"},
-		{"cancelled before the switch", "before-switch"}, {"source record taken meanwhile", "held"},
+		{"cancelled before the switch", "before-switch"}, {"source taken meanwhile", "entered-switching"}, {"lock broken in the switch", "held"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := t.TempDir(), t.TempDir()
@@ -244,20 +244,29 @@ func TestLiveStorageStopped(t *testing.T) {
 					return
 				}
 				once.Do(func() {
-					if point == "held" {
-						_, err := h.Change(context.Background(), "", func(r smbstore.Record) (smbstore.Record, error) { return r.Resolve(r.Host) })
-						must(t, err)
-						return
+					r, err := h.Record()
+					must(t, err)
+					switch point {
+					case "entered-switching":
+						_, err = h.Change(context.Background(), "", func(r smbstore.Record) (smbstore.Record, error) { return r.Resolve(r.Host) })
+					case "held":
+						_, err = h.Resolve(context.Background(), r.Host)
+					default:
+						(<-jobs).Cancel()
 					}
-					(<-jobs).Cancel()
+					must(t, err)
 				})
 			})
 			job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot}})
 			must(t, err)
 			jobs <- job
 			err = job.Wait(t.Context())
-			if c.point == "held" && !errors.Is(err, smbstore.ErrEpoch) || c.point != "held" && !errors.Is(err, ErrCancelled) {
-				t.Errorf("got %v", err)
+			want := map[string]error{"entered-switching": smbstore.ErrEpoch, "held": smbstore.ErrNotOwner}[c.point]
+			if want == nil {
+				want = ErrCancelled
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
 			}
 			before := w.ops.Load()
 			for w.ops.Load() < before+100 {
@@ -298,7 +307,7 @@ func TestLiveStorageInDoubt(t *testing.T) {
 			stood := make(chan int64, 1)
 			var once sync.Once
 			setFailpoint(t, func(point string) {
-				if point != "offered-at-destination" {
+				if point != "held" {
 					return
 				}
 				once.Do(func() {

@@ -63,6 +63,7 @@ func (r soakRun) group() string {
 func plannedRuns(n int, rnd *rand.Rand, only string) []soakRun {
 	offline := slices.Concat(copyPoints, switchPoints, cleanPoints)
 	live := slices.Concat(livePoints, switchPoints, cleanPoints)
+	live = slices.DeleteFunc(live, func(p string) bool { return p == "offered" }) // a step of its own offline alone
 	var runs []soakRun
 	for i := 0; len(runs) < n; i++ {
 		r := soakRun{kind: "offline", ends: "local", seed: rnd.Uint64()}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"lunless/smbstore"
+	"lunless/smbstore/block"
 )
 
 // Storage moves the home of a VM that does not run to another storage location
@@ -76,7 +77,7 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	}
 	now := time.Now().UTC().Round(0)
 	m.journal = &Journal{Version: 1, Job: uuid.NewString(), Kind: kind, Phase: Planning, Source: o.Source, Destination: dst,
-		VM: m.home.ID(), Epoch: r.Epoch, Host: host, PID: os.Getpid(), Process: smbstore.Process(os.Getpid()), Started: now}
+		VM: m.home.ID(), KeepSource: o.KeepSource, Epoch: r.Epoch, Host: host, PID: os.Getpid(), Process: smbstore.Process(os.Getpid()), Started: now}
 	if err := e.into.MkdirAll(""); err != nil {
 		return nil, err
 	}
@@ -100,7 +101,7 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 
 // run does what the journal says is left. live, if not nil, has the disks.
 func (m *migration) run(ctx context.Context, j *Job, live *liveDisks) error {
-	c := newCopier(m.ends.src, m.ends.dst, m.journal, j, m.o)
+	c := newCopier(m.ends.src, m.ends.dst, m.journal, j)
 	switch m.journal.Phase {
 	case Planning, Copying, Verifying:
 		if err := m.copyAll(ctx, c, live); err != nil {
@@ -121,7 +122,11 @@ func (m *migration) run(ctx context.Context, j *Job, live *liveDisks) error {
 		if err := m.enter(j, Cleaning, 0); err != nil {
 			return err
 		}
-		if err := live.serves(ctx); err != nil {
+		if err := live.serves(ctx, j); err != nil {
+			return err
+		}
+		j.leave() // it copies no more
+		if err := m.keep(ctx, j, live); err != nil {
 			return err
 		}
 		failpoint("before-clean")
@@ -145,15 +150,18 @@ func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) err
 	if err := m.dropStale(stale); err != nil {
 		return err
 	}
-	failpoint("planned")
-	if err := m.enter(j, Copying, m.journal.total()); err != nil {
-		return err
-	}
+	total := m.journal.total()
 	if live != nil {
-		if err := live.copy(ctx, c); err != nil {
+		if err := live.assign(ctx); err != nil {
 			return err
 		}
-	} else if err := c.run(ctx, nil); err != nil {
+		total = live.size()
+	}
+	failpoint("planned")
+	if err := m.enter(j, Copying, total); err != nil {
+		return err
+	}
+	if err := m.copy(ctx, c, live); err != nil {
 		return err
 	}
 	failpoint("copied")
@@ -170,7 +178,7 @@ func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) err
 			return err
 		}
 	}
-	if err := m.enter(j, Verifying, m.journal.total()); err != nil {
+	if err := m.enter(j, Verifying, m.toVerify(live)); err != nil {
 		return err
 	}
 	if live != nil {
@@ -184,6 +192,30 @@ func (m *migration) copyAll(ctx context.Context, c *copier, live *liveDisks) err
 		}
 	}
 	return err
+}
+
+func (m *migration) copy(ctx context.Context, c *copier, live *liveDisks) error {
+	if live != nil {
+		return live.copy(ctx, c)
+	}
+	defer c.pace.govern(ctx, &block.Latency{}, nil, c.job)()
+	return c.run(ctx)
+}
+
+// toVerify is how much there is to compare, in bytes.
+func (m *migration) toVerify(live *liveDisks) int64 {
+	var n int64
+	for _, f := range m.journal.Files {
+		if f.Role == "" {
+			n += f.Size
+		}
+	}
+	if live != nil && live.o.Verify {
+		for _, d := range live.disks {
+			n += d.slot.Size()
+		}
+	}
+	return n
 }
 
 // dropStale removes from the destination what an earlier plan brought and the

@@ -17,6 +17,9 @@ import (
 func (c *copier) verify(ctx context.Context) error {
 	last := time.Now()
 	for _, f := range c.journal.Files {
+		if f.Role != "" {
+			continue
+		}
 		if f.Verified {
 			c.job.resumed(f.Size)
 			continue
@@ -58,7 +61,7 @@ func (c *copier) verifyFile(ctx context.Context, f *FileState) error {
 		return fmt.Errorf("%w: %d bytes, want %d", ErrVerify, size, f.Size)
 	}
 	g, group := errgroup.WithContext(ctx)
-	g.SetLimit(c.parallel)
+	g.SetLimit(maxParallel)
 	for off := int64(0); off < f.Size && group.Err() == nil; off += copyChunk {
 		n := min(copyChunk, f.Size-off)
 		g.Go(func() error { return c.compare(group, src, dst, off, n) })
@@ -70,9 +73,10 @@ func (c *copier) verifyFile(ctx context.Context, f *FileState) error {
 }
 
 func (c *copier) compare(ctx context.Context, src, dst smbstore.File, off, n int64) error {
-	if err := ctx.Err(); err != nil {
+	if err := c.pace.Begin(ctx, n); err != nil {
 		return err
 	}
+	defer c.pace.End(n)
 	a, b := c.bufs.Get().(*[]byte), c.bufs.Get().(*[]byte)
 	defer c.bufs.Put(a)
 	defer c.bufs.Put(b)
@@ -86,6 +90,6 @@ func (c *copier) compare(ctx context.Context, src, dst smbstore.File, off, n int
 	if !bytes.Equal(p, q) {
 		return fmt.Errorf("%w: in [%d, +%d)", ErrVerify, off, n)
 	}
-	c.job.advance(0, 0, n)
+	c.job.compared(n)
 	return nil
 }

@@ -110,7 +110,7 @@ func (c *childSearch) folder(ctx context.Context, at Location, depth int) error 
 		switch {
 		case i.Dir && depth > 0:
 			err = c.folder(ctx, at.Join(i.Name), depth-1)
-		case !i.Dir && isDiskName(i.Name):
+		case !i.Dir && IsDiskName(i.Name):
 			c.disk(ctx, at.Join(i.Name))
 		}
 		if err != nil {
@@ -120,7 +120,8 @@ func (c *childSearch) folder(ctx context.Context, at Location, depth int) error 
 	return nil
 }
 
-func isDiskName(name string) bool {
+// IsDiskName tells whether a file's name says that it is a VHDX or a VHD.
+func IsDiskName(name string) bool {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".vhdx", ".avhdx", ".vhd", ".avhd":
 		return !strings.Contains(name, buildMark)

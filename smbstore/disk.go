@@ -102,6 +102,9 @@ type CreateDiskOptions struct {
 	Geometry  block.Geometry
 	Flags     Flags    // WriteBehind, DenyWrite
 	Parent    Location // makes a differencing disk; its sectors are the parent's
+	// ID is a VHDX's virtual disk ID, what a guest knows the disk by, as it lies in
+	// the file; zero makes a new one, or takes the parent's.
+	ID [16]byte
 }
 
 // CreateDisk makes a disk image that must not exist yet, reading as zeroes or as
@@ -163,7 +166,7 @@ func createImage(f File, o CreateDiskOptions, parent *newParent) (block.Device, 
 	case VHDX:
 		c := vhdx.CreateOptions{
 			Size: VHDXSize(o.Size, o.Geometry.LogicalSectorSize), Fixed: o.Fixed, BlockSize: o.BlockSize,
-			LogicalSectorSize: o.Geometry.LogicalSectorSize, PhysicalSectorSize: o.Geometry.PhysicalSectorSize,
+			LogicalSectorSize: o.Geometry.LogicalSectorSize, PhysicalSectorSize: o.Geometry.PhysicalSectorSize, ID: o.ID,
 		}
 		if parent != nil {
 			c.Parent, c.ParentDevice = parent.link.vhdx(), parent.dev

@@ -143,7 +143,7 @@ func CheckDisk(ctx context.Context, s Store, name string) (Format, DiskReport, e
 	var r DiskReport
 	format, report, err := check(ctx, f)
 	r.Report = report
-	if format == Raw && isDiskName(name) {
+	if format == Raw && IsDiskName(name) {
 		r.Findings = append(r.Findings, block.Finding{Severity: block.Damage,
 			What: "neither a VHDX nor a VHD, as its name says it is: what tells the format is gone, or it is a raw disk"})
 	}

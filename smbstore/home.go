@@ -240,15 +240,12 @@ func (h *Home) CreateRecord(ctx context.Context, job string, first Record, exist
 }
 
 func (h *Home) change(ctx context.Context, job string, force bool, next func(Record, error) (Record, error)) (r Record, err error) {
-	lock, err := newRecordLock(h.store, h.RecordName(), job)
+	held, err := h.hold(ctx, job, force)
 	if err != nil {
 		return Record{}, err
 	}
-	if err := lock.acquire(ctx, force); err != nil {
-		return Record{}, opError("change the owner of", h.Location(), err)
-	}
 	defer func() {
-		if rerr := lock.release(); err == nil {
+		if rerr := held.Release(); err == nil {
 			err = rerr
 		}
 	}()
@@ -260,15 +257,10 @@ func (h *Home) change(ctx context.Context, job string, force bool, next func(Rec
 	if r == old {
 		return r, nil
 	}
-	r.Changed = time.Now().UTC().Round(0)
-	b, err := encodeFile(r)
-	if err != nil {
+	if err := held.prepare(r); err != nil {
 		return old, err
 	}
-	if err := lock.stillMine(); err != nil {
-		return old, err
-	}
-	return r, WriteFile(h.store, h.RecordName(), b)
+	return held.Commit()
 }
 
 // CreateHome makes a home named name below a storage location, owned by this

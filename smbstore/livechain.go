@@ -96,6 +96,17 @@ func (l *chainLayer) close() error {
 // Disk is what the guest uses. It stays the same through merges.
 func (c *Chain) Disk() *block.Slot { return c.disk }
 
+// Device is the chain as a device that closes all its images.
+func (c *Chain) Device() block.Device { return chainDevice{c.disk, c} }
+
+type chainDevice struct {
+	*block.Slot
+	chain *Chain
+}
+
+// Close closes the chain.
+func (d chainDevice) Close() error { return d.chain.Close() }
+
 // Images are where the chain's images lie, the leaf first.
 func (c *Chain) Images() []Location {
 	c.mu.Lock()

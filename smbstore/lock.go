@@ -52,8 +52,8 @@ const lockWait = 2 * time.Second
 // into it, the intents tell whose it can be.
 //
 // A lock is never broken because time has passed. It is broken by the same
-// job's resume, when the job's holder was a process of this host that is gone,
-// and by an administrator.
+// job, when the job's holder was a process of this host that is gone, or the same
+// process; and by an administrator.
 type recordLock struct {
 	store Store
 	name  string // of the lock file
@@ -174,9 +174,12 @@ func (l *recordLock) mayBreak(h Holder) bool {
 	return true
 }
 
-// predecessor is a process of the same job and host that runs no more.
+// predecessor is a process of the same job and host that runs no more, or this
+// very one: a job changes a record at one place at a time, so it is a lock that
+// could not be given back.
 func (l *recordLock) predecessor(h Holder) bool {
-	return h.Job == l.me.Job && h.Host == l.me.Host && !running(h)
+	mine := h.PID == l.me.PID && h.Process == l.me.Process
+	return h.Job == l.me.Job && h.Host == l.me.Host && (mine || !running(h))
 }
 
 // running tells whether the holder, a process of this host, still runs.

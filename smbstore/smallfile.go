@@ -66,25 +66,39 @@ func retryBusy(op func() error) error {
 // WriteFile replaces a small file in one step: readers see the old content or
 // the new, whatever happens, and once it returns the new one is on stable storage.
 func WriteFile(s Store, name string, data []byte) error {
-	var temp string
+	temp, err := writeTemp(s, path.Dir(name), data)
+	if err != nil {
+		return err
+	}
+	return replaceWith(s, temp, name)
+}
+
+// writeTemp makes a file that is to replace another in the folder, on stable
+// storage, and gives its name.
+func writeTemp(s Store, dir string, data []byte) (temp string, err error) {
 	var f File
-	err := ErrUncertain
+	err = ErrUncertain
 	for try := 0; errors.Is(err, ErrUncertain) && try < 3; try++ {
 		// A name of which it is unknown whether it was made is left for another.
-		temp = path.Join(path.Dir(name), tempMark+nonce())
+		temp = path.Join(dir, tempMark+nonce())
 		f, err = s.OpenFile(temp, ReadWrite|Create|Exclusive)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	err = writeSynced(f, data)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		err = s.Rename(temp, name)
-	}
 	if err != nil {
+		return "", errors.Join(err, ignoreMissing(s.Remove(temp)))
+	}
+	return temp, nil
+}
+
+// replaceWith gives a temporary file its name.
+func replaceWith(s Store, temp, name string) error {
+	if err := s.Rename(temp, name); err != nil {
 		return errors.Join(err, ignoreMissing(s.Remove(temp)))
 	}
 	return s.SyncDir(dirOf(name))

@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -18,8 +19,20 @@ type CopyOptions struct {
 	ChunkSize int64
 	// Limit, if not nil, is asked for every byte read from the source.
 	Limit *rate.Limiter
+	// Pace, if not nil, is asked before and told after each request. Parallel is
+	// then the most it can let run at a time.
+	Pace Pace
 	// Progress, if not nil, is called after each step, never concurrently.
 	Progress func(CopyProgress)
+}
+
+// Pace says when a copy's requests may run.
+type Pace interface {
+	// Begin waits for leave to move n bytes, or until ctx ends.
+	Begin(ctx context.Context, n int64) error
+	// End is called for every Begin that gave leave, with how many of the bytes
+	// were moved: none of zeroes.
+	End(moved int64)
 }
 
 // CopyProgress is where a copy pass stands, in bytes.
@@ -55,6 +68,24 @@ func (m *Mirror) CopyPass(ctx context.Context, opts CopyOptions) error {
 		}
 	}
 	return m.Err()
+}
+
+// Survey settles what a CopyPass would find to be zero at the source, or, with the
+// layer that is the source, what a MergePass would not have to copy. What Remaining
+// says after it is what will be copied, but for zeroes among data.
+func (m *Mirror) Survey(ctx context.Context, layer Layered) error {
+	p := &copyPass{m: m, opts: CopyOptions{ChunkSize: m.todo.Granularity()}}
+	if layer == nil {
+		return p.walk(ctx, func(int64, int64) {})
+	}
+	m.dstZero.Store(false)
+	var err error
+	werr := p.mergeWalk(ctx, layer, func(int64, int64) {}, func(off, n int64) {
+		if err == nil {
+			err = p.settle(ctx, layer, off, n)
+		}
+	})
+	return errors.Join(err, werr)
 }
 
 // copyPass is one CopyPass under way.
@@ -158,7 +189,7 @@ func (p *copyPass) skip(ctx context.Context, off, n, redo int64, spawn func(off,
 		p.chunks(ctx, off, n, spawn)
 		return nil
 	}
-	p.report(func(c *CopyProgress) { c.Skipped += n })
+	p.report(CopyProgress{Skipped: n})
 	return nil
 }
 
@@ -175,6 +206,13 @@ func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
 	if err := p.wait(ctx, n); err != nil {
 		return err
 	}
+	var moved int64
+	if p.opts.Pace != nil {
+		if err := p.opts.Pace.Begin(ctx, n); err != nil {
+			return err
+		}
+		defer func() { p.opts.Pace.End(moved) }()
+	}
 	hold, err := p.m.ranges.Lock(ctx, off, n)
 	if err != nil {
 		return err
@@ -187,7 +225,8 @@ func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
 		if !ok {
 			return nil
 		}
-		if err := p.copyRange(ctx, (*buf)[:c], from); err != nil {
+		m, err := p.copyRange(ctx, (*buf)[:c], from)
+		if moved += m; err != nil {
 			return err
 		}
 		at = from + c
@@ -195,38 +234,60 @@ func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
 }
 
 // copyRange brings granules over and takes them off the list; the caller holds
-// their lock.
-func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) error {
+// their lock. moved is how many bytes were written.
+func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) (moved int64, err error) {
 	if err := p.m.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := p.m.src.ReadAt(ctx, buf, off); err != nil {
-		return fmt.Errorf("copy from source: %w", err)
+		return 0, fmt.Errorf("copy from source: %w", err)
 	}
 	n := int64(len(buf))
-	var err error
-	count := func(c *CopyProgress) *int64 { return &c.Copied }
-	switch {
-	case !IsZero(buf):
-		err = p.m.dst.WriteAt(ctx, buf, off, 0)
+	count := CopyProgress{Copied: n}
+	switch zero := IsZero(buf); {
 	case p.m.dstZero.Load():
-		// Even a new destination may hold a mirrored write here whose source
-		// has been zeroed since, but then the zeroing was mirrored too.
-		count = func(c *CopyProgress) *int64 { return &c.Skipped }
+		// Even a new destination may hold a mirrored write where the source has
+		// zeroes since, but then the zeroing was mirrored too.
+		moved, err = p.writeData(ctx, buf, off)
+		count = CopyProgress{Copied: moved, Skipped: n - moved}
+	case !zero:
+		moved, err = n, p.m.dst.WriteAt(ctx, buf, off, 0)
 	default:
 		err = p.m.dst.WriteZeroes(ctx, off, n, 0)
-		count = func(c *CopyProgress) *int64 { return &c.Zeroed }
+		count = CopyProgress{Zeroed: n}
 	}
 	switch {
 	case err == nil:
 		p.m.todo.Clear(off, n)
-		p.report(func(c *CopyProgress) { *count(c) += n })
-		return nil
+		p.report(count)
+		return moved, nil
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 	p.m.Detach(fmt.Errorf("copy to destination: %w", err))
-	return p.m.Err()
+	return 0, p.m.Err()
+}
+
+// dataUnit is how many zeroes, in whole units, are worth leaving out of a write.
+const dataUnit = 64 << 10
+
+// writeData writes what of p is not zero.
+func (p *copyPass) writeData(ctx context.Context, b []byte, off int64) (moved int64, err error) {
+	for at := 0; at < len(b); {
+		end := min(at+dataUnit, len(b))
+		if IsZero(b[at:end]) {
+			at = end
+			continue
+		}
+		for end < len(b) && !IsZero(b[end:min(end+dataUnit, len(b))]) {
+			end = min(end+dataUnit, len(b))
+		}
+		if err := p.m.dst.WriteAt(ctx, b[at:end], off+int64(at), 0); err != nil {
+			return moved, err
+		}
+		moved, at = moved+int64(end-at), end
+	}
+	return moved, nil
 }
 
 // wait asks the limiter for n bytes, in pieces it can grant.
@@ -248,10 +309,13 @@ func (p *copyPass) wait(ctx context.Context, n int64) error {
 	return nil
 }
 
-func (p *copyPass) report(change func(*CopyProgress)) {
+// report adds to the progress.
+func (p *copyPass) report(c CopyProgress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	change(&p.progress)
+	p.progress.Copied += c.Copied
+	p.progress.Zeroed += c.Zeroed
+	p.progress.Skipped += c.Skipped
 	p.progress.Remaining = p.m.Remaining()
 	if p.opts.Progress != nil {
 		p.opts.Progress(p.progress)

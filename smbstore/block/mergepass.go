@@ -15,9 +15,9 @@ func MergeGranularity(size int64) int64 {
 	return 1 << bits.Len64(uint64(least-1))
 }
 
-// MergePass is CopyPass for a mirror whose destination is the parent of its
-// source, a layer of a chain of differencing disks: what the layer lacks is in
-// the destination, and stays there untouched. Data is copied, what the layer
+// MergePass is CopyPass for a mirror whose destination has all that its source, a
+// layer of a chain of differencing disks, lacks: as the layer's parent, or as a new
+// layer over a copy of that parent. What is there stays untouched. Data is copied, what the layer
 // holds as zeroes is zeroed there. layer is the mirror's source.
 //
 // The chain reads the same throughout: where the destination changes, the layer
@@ -118,7 +118,7 @@ func (p *copyPass) settle(ctx context.Context, layer Layered, off, n int64) erro
 			return err
 		}
 	}
-	p.report(func(c *CopyProgress) { c.Skipped += n })
+	p.report(CopyProgress{Skipped: n})
 	return nil
 }
 

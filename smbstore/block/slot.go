@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,8 +12,9 @@ import (
 // is what a guest holds on to while its disk moves: put a Mirror in, later the
 // destination. All methods may be called concurrently.
 type Slot struct {
-	mu  sync.RWMutex // read-held through every request; held to exchange dev
-	dev Device
+	mu    sync.RWMutex // read-held through every request; held to exchange dev
+	dev   Device
+	watch atomic.Pointer[Latency]
 }
 
 // NewSlot returns a Slot over dev.
@@ -36,6 +38,17 @@ func (s *Slot) Swap(replace func(cur Device) (Device, error)) (stall time.Durati
 	return time.Since(start), err
 }
 
+// Watch has l measure the requests that begin from now on, the time they are held
+// back in included; nil ends it. One at a time measures: the last one wins.
+func (s *Slot) Watch(l *Latency) { s.watch.Store(l) }
+
+// Unwrap returns the backing device of the moment.
+func (s *Slot) Unwrap() Device {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.dev
+}
+
 // Size implements Device.
 func (s *Slot) Size() int64 {
 	s.mu.RLock()
@@ -52,6 +65,8 @@ func (s *Slot) Geometry() Geometry {
 
 // ReadAt implements Device.
 func (s *Slot) ReadAt(ctx context.Context, p []byte, off int64) error {
+	l, start := s.watch.Load().begin()
+	defer l.end(start)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.dev.ReadAt(ctx, p, off)
@@ -59,6 +74,8 @@ func (s *Slot) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // WriteAt implements Device.
 func (s *Slot) WriteAt(ctx context.Context, p []byte, off int64, flags WriteFlags) error {
+	l, start := s.watch.Load().begin()
+	defer l.end(start)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.dev.WriteAt(ctx, p, off, flags)
@@ -66,6 +83,8 @@ func (s *Slot) WriteAt(ctx context.Context, p []byte, off int64, flags WriteFlag
 
 // WriteZeroes implements Device.
 func (s *Slot) WriteZeroes(ctx context.Context, off, n int64, flags WriteFlags) error {
+	l, start := s.watch.Load().begin()
+	defer l.end(start)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.dev.WriteZeroes(ctx, off, n, flags)
@@ -73,6 +92,8 @@ func (s *Slot) WriteZeroes(ctx context.Context, off, n int64, flags WriteFlags) 
 
 // Trim implements Device.
 func (s *Slot) Trim(ctx context.Context, off, n int64) error {
+	l, start := s.watch.Load().begin()
+	defer l.end(start)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.dev.Trim(ctx, off, n)
@@ -87,6 +108,8 @@ func (s *Slot) Uncommitted() bool {
 
 // Flush implements Device.
 func (s *Slot) Flush(ctx context.Context) error {
+	l, start := s.watch.Load().begin()
+	defer l.end(start)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.dev.Flush(ctx)

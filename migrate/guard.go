@@ -1,0 +1,127 @@
+package migrate
+
+import (
+	"context"
+	"time"
+
+	"lunless/smbstore/block"
+)
+
+// guard keeps a copy from making the guest wait. Its law, once every window of
+// 100 ms:
+//
+//	L0     the mean time of the guest's requests before the copy, with the mirror
+//	       in place; not known of a guest that makes too few
+//	bound  max(factor * L0, L0 + 5 ms), factor being 3 unless set; 20 ms while
+//	       L0 is not known
+//	L      a running mean of the windows' means, the newest counting half. A window
+//	       in which requests waited and none ended counts as long as it was
+//
+//	L > bound: rate = max(floor, 0.7 * rate), from what was moved in the window
+//	           where there was no limit; half the requests in flight
+//	else:      rate = rate + 4 MiB/s, and none once the copy moves less than half
+//	           of what it may for a second: then something else holds it back
+//
+// This is additive increase, multiplicative decrease. The floor, 4 MiB/s unless
+// set, is kept whatever the guest feels: since writes go to both sides, what is
+// left to copy only shrinks, so that a copy that goes on ends.
+type guard struct {
+	factor float64
+	floor  int64         // bytes a second
+	base   time.Duration // L0; 0: not known
+	mean   time.Duration // L; 0: nothing yet
+	rate   int64         // bytes a second; 0: no limit
+	spare  int           // windows in which less than half of the rate was used
+}
+
+const (
+	guardFactor  = 3
+	guardFloor   = 4 << 20
+	guardSlack   = 5 * time.Millisecond
+	guardUnknown = 20 * time.Millisecond
+	guardStep    = 4 << 20
+	guardDrop    = 0.7
+	guardSpare   = int(time.Second / governEvery)
+
+	// What is waited for to know L0: so many requests, but no longer than that.
+	learnRequests = 64
+	learnFor      = 250 * time.Millisecond
+	learnLeast    = 8
+)
+
+func newGuard(o *LiveOptions) *guard {
+	if o.GuardFactor < 0 {
+		return nil
+	}
+	g := &guard{factor: o.GuardFactor, floor: o.GuardFloor}
+	if g.factor == 0 {
+		g.factor = guardFactor
+	}
+	if g.floor <= 0 {
+		g.floor = guardFloor
+	}
+	return g
+}
+
+// learn measures L0. It is called while nothing is copied; g may be nil.
+func (g *guard) learn(ctx context.Context, guest *block.Latency) error {
+	if g == nil {
+		return ctx.Err()
+	}
+	guest.Take()
+	begun := guest.Measured()
+	for until := time.Now().Add(learnFor); guest.Measured()-begun < learnRequests && time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if w := guest.Take(); w.Count >= learnLeast {
+		g.base, g.mean = w.Mean, 0
+	}
+	return ctx.Err()
+}
+
+// bound is the mean latency above which the copy gives way.
+func (g *guard) bound() time.Duration {
+	if g.base == 0 {
+		return guardUnknown
+	}
+	return max(time.Duration(g.factor*float64(g.base)), g.base+guardSlack)
+}
+
+// step gives the rate for the next window, 0 for no limit, and whether the guest
+// was slow in this one.
+func (g *guard) step(w paceWindow) (rate int64, slow bool) {
+	switch {
+	case w.guest.Count > 0 && g.mean == 0:
+		g.mean = w.guest.Mean
+	case w.guest.Count > 0:
+		g.mean = (g.mean + w.guest.Mean) / 2
+	case w.guest.InFlight > 0:
+		g.mean = max(g.mean, w.span)
+	default:
+		g.mean = 0 // an idle guest waits for nothing
+	}
+	if g.mean > g.bound() {
+		from := g.rate
+		if from == 0 {
+			from = int64(float64(w.moved) / w.span.Seconds())
+		}
+		g.rate, g.spare = max(g.floor, int64(guardDrop*float64(from))), 0
+		return g.rate, true
+	}
+	if g.rate == 0 {
+		return 0, false
+	}
+	if w.moved*2 < int64(float64(g.rate)*w.span.Seconds()) {
+		g.spare++
+	} else {
+		g.spare = 0
+	}
+	if g.rate += guardStep; g.spare >= guardSpare {
+		g.rate, g.spare = 0, 0
+	}
+	return g.rate, false
+}
