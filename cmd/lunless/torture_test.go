@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"maps"
@@ -22,6 +23,9 @@ import (
 //go:embed testdata/torture.expected
 var tortureExpected string
 
+// tortureSigned are the tests that are of a server which requires signing.
+var tortureSigned = []string{"smb2.session-require-signing.bug15397.bug15397"}
+
 // TestTorture runs the curated list of smbtorture's tests and fails on any
 // change, for the better too: then the list is to be renewed.
 func TestTorture(t *testing.T) {
@@ -30,12 +34,39 @@ func TestTorture(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := slices.Sorted(maps.Keys(expected))
-	// A share for each test: what one leaves behind, such as a folder that nobody may
-	// delete, is none of the next one's business.
-	var flags []string
-	shares := make(map[string]string, len(names))
+	signed := func(name string) bool { return slices.Contains(tortureSigned, name) }
+	for _, tt := range []struct {
+		signing string
+		names   []string
+	}{
+		{"enabled", slices.DeleteFunc(slices.Clone(names), signed)},
+		{"required", tortureSigned},
+	} {
+		t.Run("signing "+tt.signing, func(t *testing.T) {
+			target := tortureTarget(t, tt.names, "--signing", tt.signing)
+			logs := t.TempDir()
+			results, err := torture.Run(t.Context(), target, tt.names,
+				torture.Options{Jobs: 2, Limit: time.Minute, LogDir: logs, Args: torture.ScratchArgs()}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range tt.names {
+				if got := results[name]; got != expected[name] {
+					log, _ := os.ReadFile(filepath.Join(logs, strings.ReplaceAll(name, " ", "_")+".log"))
+					t.Errorf("%s: %s, expected %s\n%s", name, got, expected[name], tail(string(log)))
+				}
+			}
+		})
+	}
+}
+
+// tortureTarget is a server with a share for each test: what one leaves behind, such
+// as a folder that nobody may delete, is none of the next one's business.
+func tortureTarget(t *testing.T, tests []string, flags ...string) torture.Target {
+	t.Helper()
+	shares := make(map[string]string, len(tests))
 	root := t.TempDir()
-	for i, n := range names {
+	for i, n := range tests {
 		shares[n] = fmt.Sprintf("torture%d", i)
 		dir := filepath.Join(root, shares[n])
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -43,10 +74,18 @@ func TestTorture(t *testing.T) {
 		}
 		flags = append(flags, "--share", shares[n]+"="+dir)
 	}
+	for n := range torture.ScratchArgs() {
+		if dir, there := shares[n]; there {
+			data := bytes.Repeat([]byte{1}, torture.Scratch)
+			if err := os.WriteFile(filepath.Join(root, dir, torture.ScratchName), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	// The share whose listings leave out what cannot be read has this name, and who
 	// runs the tests gives files to others, as Windows lets those who may restore.
 	flags = append(flags, "--share", "hideunread="+t.TempDir()+",abe")
-	s := serve(t, append(flags, "--min-dialect", "2.0.2", "--signing", "enabled", "--log-level", "info")...)
+	s := serve(t, append(flags, "--min-dialect", "2.0.2", "--log-level", "info")...)
 	store, err := accounts.Open(s.data)
 	if err == nil {
 		err = store.AddMember("Backup Operators", testUser)
@@ -54,17 +93,6 @@ func TestTorture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logs := t.TempDir()
-	results, err := torture.Run(t.Context(), torture.Target{Addr: net.JoinHostPort(s.host, s.port),
-		ShareOf: func(test string) string { return shares[test] }, User: testUser + "%" + testPassword},
-		names, torture.Options{Jobs: 2, Limit: time.Minute, LogDir: logs}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, got := range results {
-		if got != expected[name] {
-			log, _ := os.ReadFile(filepath.Join(logs, strings.ReplaceAll(name, " ", "_")+".log"))
-			t.Errorf("%s: %s, expected %s\n%s", name, got, expected[name], tail(string(log)))
-		}
-	}
+	return torture.Target{Addr: net.JoinHostPort(s.host, s.port), User: testUser + "%" + testPassword,
+		ShareOf: func(test string) string { return shares[test] }}
 }

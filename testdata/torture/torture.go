@@ -59,7 +59,26 @@ type Options struct {
 	Limit   time.Duration // a test's; default 60 s
 	LogDir  string        // one log a test; "" keeps none
 	Command string        // default smbtorture
+
+	// Args are further arguments of smbtorture for a test, by its name.
+	Args map[string][]string
 }
+
+// ScratchArgs are arguments (Options.Args) for the tests that work on a file of the
+// share and have to be told of it. It has to be there, Scratch bytes of data.
+func ScratchArgs() map[string][]string {
+	args := []string{"--option=torture:filename=" + ScratchName, "--option=torture:offset=4096", "--option=torture:beyond_final_zero=8192"}
+	return map[string][]string{
+		"smb2.set-sparse-ioctl.set-sparse-ioctl": args,
+		"smb2.zero-data-ioctl.zero-data-ioctl":   args,
+	}
+}
+
+// The file that ScratchArgs name, and how long it must be at least.
+const (
+	ScratchName = "scratch.dat"
+	Scratch     = 8192
+)
 
 //go:embed smb2.tests
 var allTests string
@@ -174,9 +193,11 @@ func runOne(ctx context.Context, t Target, job int, name string, o Options) (Out
 	share := t.share(job, name)
 	limited, cancel := context.WithTimeout(ctx, o.Limit)
 	defer cancel()
-	cmd := exec.CommandContext(limited, o.Command, "//"+host+"/"+share, "-p", port, "-U", t.User,
+	args := []string{"//" + host + "/" + share, "-p", port, "-U", t.User,
 		"--option=client max protocol=SMB3_11", "--option=client min protocol=SMB2_02",
-		"--option=torture:share2="+share, name)
+		"--option=torture:share2=" + share}
+	args = append(append(args, o.Args[name]...), name)
+	cmd := exec.CommandContext(limited, o.Command, args...)
 	cmd.WaitDelay = 5 * time.Second
 	output, err := cmd.CombinedOutput()
 	if o.LogDir != "" {

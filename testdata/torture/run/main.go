@@ -16,7 +16,7 @@ import (
 
 func main() {
 	var t torture.Target
-	var o torture.Options
+	o := torture.Options{Args: torture.ScratchArgs()}
 	flag.StringVar(&t.Addr, "server", "", "host:port")
 	flag.StringVar(&t.Share, "share", "", "share; %d stands for the job's number")
 	flag.StringVar(&t.User, "user", "", "user%password")
