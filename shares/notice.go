@@ -159,7 +159,12 @@ func (c *conn) post(frame []byte) error {
 	case err := <-n.written:
 		return err
 	case <-c.ctx.Done():
-		return errConnEnded
+		select {
+		case err := <-n.written: // before
+			return err
+		default:
+			return errConnEnded
+		}
 	case <-timeout.C:
 	}
 	if n.state.CompareAndSwap(noticeQueued, noticeGivenUp) {

@@ -157,7 +157,8 @@ func (c *creation) claim() state.Reclaim {
 // that the old session had under way has ended before it was parked.
 func (c *creation) reconnect(ctx context.Context, old *open, q state.Reclaim) (*open, error) {
 	srv := c.r.conn.srv
-	fx, err := old.store.Update(ctx, old.fileID, state.Reconnect(old.stateID(), q))
+	// Its breaks are for the new open, which there is not yet.
+	fx, err := srv.memory.Update(ctx, old.fileID, state.Reconnect(old.stateID(), q))
 	if err != nil {
 		return nil, fmt.Errorf("reclaim: %w", err)
 	}
@@ -177,6 +178,12 @@ func (c *creation) reconnect(ctx context.Context, old *open, q state.Reclaim) (*
 	}
 	o.busy.start(old.busy.sequence())
 	srv.table.add(o)
+	if len(fx.Breaks) > 0 {
+		c.r.holdNotices()
+	}
+	for i := range fx.Breaks {
+		srv.startBreak(o.fileID, fx.Breaks[i])
+	}
 	c.action, c.reclaimed = smb2.FileOpened, true
 	c.caching = grantedCaching{open: fx.Open, lease: fx.Lease, reclaims: true}
 	if c.info, err = o.file.Stat(ctx); err != nil {

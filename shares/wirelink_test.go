@@ -94,10 +94,13 @@ func (d *wireDriver) disconnect(client int) {
 	} else {
 		c.nc.(*net.TCPConn).SetLinger(0) // reset
 		c.nc.Close()
-		d.until("the server has noticed that a client has gone", func() bool {
+		d.until("the server has taken down a client that has gone", func() bool {
 			d.srv.mu.Lock()
-			defer d.srv.mu.Unlock()
-			return len(d.srv.sessions) < len(d.clients)-1
+			n := len(d.srv.sessions)
+			d.srv.mu.Unlock()
+			d.srv.ending.mu.Lock()
+			defer d.srv.ending.mu.Unlock()
+			return n < len(d.clients)-1 && len(d.srv.ending.m) == 0
 		})
 	}
 	d.connect(client)

@@ -24,7 +24,7 @@ func (d *wireDriver) settled(m *statetest.Model) error {
 // record is that of the file, and its name.
 func (d *wireDriver) record() (id fs.FileID, r state.Record, err error) {
 	err = d.srv.store.Walk(context.Background(), func(file fs.FileID, rec state.Record) bool {
-		if len(rec.Opens)+len(rec.Leases) > 0 {
+		if len(rec.Opens)+len(rec.Deleting) > 0 {
 			id, r = file, rec
 		}
 		return len(r.Opens) == 0
@@ -43,6 +43,9 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 	}
 	if locked := len(r.Locks) > 0; locked != m.Locked() {
 		return fmt.Errorf("locked %v, want %v", locked, m.Locked())
+	}
+	if going := len(r.Deleting) > 0; going != m.Going {
+		return fmt.Errorf("going %v, want %v", going, m.Going)
 	}
 	for _, want := range m.Opens {
 		id := state.OpenID(d.ids[want.ID].Persistent)

@@ -37,4 +37,15 @@ var Cases = []Case{
 		{Kind: "disconnect", Client: 1},
 		{Kind: "reconnect", ID: 1, Client: 1, Wrong: "owner"},
 	}, "1 reconnect: not the owner"},
+	{"goes without an answer to a break (MS-SMB2 3.3.7.1)", []Op{
+		{Kind: "open", ID: 1, Client: 1, Access: "RW", Share: "RW", Key: 1, Want: "RW", Handle: "durable2"},
+		{Kind: "open", ID: 2, Client: 2, Access: "R", Share: "RW", Key: 2, Want: "RWH", Handle: "durable"},
+		{Kind: "disconnect", Client: 1},
+	}, "2 open: ok RWH durable"},
+	{"goes while it waits for itself (MS-SMB2 3.3.7.1)", []Op{
+		{Kind: "open", ID: 1, Client: 1, Access: "RW", Share: "RWD", Oplock: "B", Handle: "persistent"},
+		{Kind: "open", ID: 2, Client: 1, Access: "RWD", Share: "RWD", Oplock: "B"},
+		{Kind: "disconnect", Client: 1},
+		{Kind: "reconnect", ID: 1, Client: 1},
+	}, "1 reconnect: ok RWH persistent"},
 }
