@@ -32,7 +32,8 @@ var modules = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", 
 // Append returns the kernel's command line, with parameters for the writer, as
 // "rate=0" (see testdata/guest/writer).
 func (Guest) Append(params ...string) string {
-	line := "console=ttyS0,115200 quiet panic=-1 no_timer_check tsc=reliable mitigations=off rdinit=/init"
+	line := "console=ttyS0,115200 quiet panic=-1 no_timer_check tsc=reliable mitigations=off rdinit=/init" +
+		" cryptomgr.notests audit=0 nokaslr ipv6.disable=1 8250.nr_uarts=1"
 	for _, p := range params {
 		line += " writer." + p
 	}
