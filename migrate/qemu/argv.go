@@ -80,7 +80,7 @@ func argv(c *Config, dir string, ovmf firmwareFiles, sandbox bool) []string {
 		}
 	}
 	for i := range c.Disks {
-		a = append(a, diskArgs(&c.Disks[i], i)...)
+		a = append(a, diskArgs(&c.Disks[i], i, c.Kernel == nil && i == 0)...)
 	}
 	for i := range c.NICs {
 		a = append(a, nicArgs(&c.NICs[i], i)...)
@@ -115,7 +115,7 @@ func onOff(b bool) string {
 	return "off"
 }
 
-func diskArgs(d *Disk, i int) []string {
+func diskArgs(d *Disk, i int, boot bool) []string {
 	discard, zeroes := "unmap", "off"
 	switch {
 	case d.NoDiscard && d.DetectZeroes:
@@ -140,7 +140,7 @@ func diskArgs(d *Disk, i int) []string {
 	if d.Serial != "" {
 		device["serial"] = d.Serial
 	}
-	if i == 0 {
+	if boot { // a kernel that is booted directly has this index itself
 		device["bootindex"] = 0
 	}
 	return []string{"-object", object{"qom-type": "iothread", "id": thread}.String(),

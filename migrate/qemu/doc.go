@@ -6,6 +6,7 @@
 //	Start        runs it               start.go, process.go; record.go is what is written down
 //	Attach       finds it again        start.go
 //	Machine      drives it             machine.go, events.go, stats.go
+//	Save         writes its state      save.go; the container is state.go
 //
 // A VM's disks are NBD exports on unix sockets, of whoever serves them.
 package qemu

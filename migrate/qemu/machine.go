@@ -32,6 +32,8 @@ type Machine struct {
 	letGo  chan struct{} // closed by Close
 	closed sync.Once
 
+	migrating chan struct{} // holds the token of who saves, restores or migrates
+
 	mu     sync.Mutex
 	reason string // of the first SHUTDOWN: a guest's is followed by that of our quit
 }
@@ -65,7 +67,7 @@ type Exit struct {
 
 func newMachine(r *record, p *process, child *child, c *qmp.Client) *Machine {
 	return &Machine{dir: r.Config.RuntimeDir, config: r.Config, proc: p, child: child, qmp: c, events: c.Subscribe(),
-		ended: make(chan struct{}), letGo: make(chan struct{})}
+		ended: make(chan struct{}), letGo: make(chan struct{}), migrating: make(chan struct{}, 1)}
 }
 
 // prove checks that what answers is the VM that the record tells of.

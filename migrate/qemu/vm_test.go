@@ -213,7 +213,7 @@ func (v *testVM) alive() {
 	}
 }
 
-// say sends a line to the guest. The connection stays: QEMU forgets what it has
+// say sends a line to the guest, whose terminal echoes it. The connection stays: QEMU forgets what it has
 // not taken yet from one that ends.
 func (v *testVM) say(line string) {
 	v.t.Helper()
