@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 # command:package
 needs="gcc:gcc smbclient:smbclient smbd:samba smbtorture:samba-testsuite rpcclient:smbclient pdbedit:samba-common-bin
   qemu-img:qemu-utils qemu-io:qemu-utils qemu-system-x86_64:qemu-system-x86 busybox:busybox-static vhdiinfo:libvhdi-utils
-  mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs getfattr:attr dpkg:dpkg syslinux:syslinux mformat:mtools"
+  mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs getfattr:attr dpkg:dpkg syslinux:syslinux mformat:mtools
+  nbdinfo:libnbd-bin nbdcopy:libnbd-bin qemu-nbd:qemu-utils"
 packages=
 for n in $needs; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${n%%:*}" >/dev/null || packages="$packages ${n##*:}"

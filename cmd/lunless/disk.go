@@ -24,6 +24,7 @@ disks are opened with all their parents.
   check --repair                            check -r all
   convert           Convert-VHD             convert
   compare                                   compare
+  export                                    (qemu-nbd)
   resize            Resize-VHD              resize
   compact           Optimize-VHD            (convert)
   merge             Merge-VHD               commit
@@ -34,7 +35,7 @@ disks are opened with all their parents.
   lunless disk info d.vhdx --json
   lunless disk resize smb://hv@fs1/vms/d.vhdx --size +16G
   lunless disk convert image.raw smb://hv@fs1/vms/d.vhdx`,
-		diskCreate(), diskInfo(), diskCheck(), diskConvert(), diskCompare(), diskMap(),
+		diskCreate(), diskInfo(), diskCheck(), diskConvert(), diskCompare(), diskExport(), diskMap(),
 		diskResize(), diskCompact(), diskMerge(), diskRebase())
 }
 

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"lunless/smbstore"
 )
 
 // TestScripts drives the program as people do. Beside testscript's own commands
@@ -66,6 +68,7 @@ var scriptPrograms = map[string]string{
 var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"status":     scriptStatus,
 	"serve":      scriptServe,
+	"export":     scriptExport,
 	"stopserver": scriptStopServer,
 	"random":     scriptRandom,
 	"damage":     scriptDamage,
@@ -109,32 +112,46 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: serve NAME FLAGS...")
 	}
+	scriptStart(ts, args[0], append([]string{"serve"}, args[1:]...))
+}
+
+// export NAME FLAGS... starts `lunless disk export` and sets $NAME to its URI.
+func scriptExport(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: export NAME FLAGS...")
+	}
+	scriptStart(ts, args[0], append([]string{"disk", "export"}, args[1:]...))
+}
+
+// scriptStart starts the program, which says where it serves, as a server of that name.
+func scriptStart(ts *testscript.TestScript, name string, args []string) {
 	file, err := binary()
 	ts.Check(err)
-	s := &scriptServer{cmd: exec.Command(file, append([]string{"serve"}, args[1:]...)...), out: &syncBuffer{}, log: &syncBuffer{},
+	s := &scriptServer{cmd: exec.Command(file, args...), out: &syncBuffer{}, log: &syncBuffer{},
 		ended: make(chan struct{})}
 	s.cmd.Dir = ts.MkAbs(".")
+	s.cmd.Env = append(os.Environ(), smbstore.PasswordVariable+"="+ts.Getenv(smbstore.PasswordVariable))
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.log
 	ts.Check(s.cmd.Start())
 	go func() { _ = s.cmd.Wait(); close(s.ended) }()
-	ts.Value(scriptServers{}).(map[string]*scriptServer)[args[0]] = s
+	ts.Value(scriptServers{}).(map[string]*scriptServer)[name] = s
 	ts.Defer(func() { _ = s.cmd.Process.Kill(); <-s.ended })
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if line, _, ok := strings.Cut(s.out.String(), "\n"); ok {
 			addr, ok := strings.CutPrefix(line, "serving ")
 			if !ok {
-				ts.Fatalf("serve printed %q", line)
+				ts.Fatalf("%s printed %q", name, line)
 			}
-			ts.Setenv(args[0], addr)
+			ts.Setenv(name, addr)
 			return
 		}
 		select {
 		case <-s.ended:
-			ts.Fatalf("serve %s ended: %v\n%s", args[0], s.cmd.ProcessState, s.log)
+			ts.Fatalf("%s ended: %v\n%s", name, s.cmd.ProcessState, s.log)
 		default:
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("serve %s does not become ready\n%s", args[0], s.log)
+			ts.Fatalf("%s does not become ready\n%s", name, s.log)
 		}
 	}
 }
