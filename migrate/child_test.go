@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -27,6 +28,8 @@ const (
 	envKill  = "MIGRATE_KILL"  // failpoint:hits:microseconds after: when it kills itself
 	envSteal = "MIGRATE_STEAL" // failpoint: where another host takes the VM
 	envRoom  = "MIGRATE_ROOM"  // bytes:folder: the folder lies on a file system of that size
+	envKeep  = "MIGRATE_KEEP"  // not empty: a live migration keeps its source
+	envTell  = "MIGRATE_TELL"  // file: a live migration's content at the switch goes there, and with .status how it went
 )
 
 func TestMain(m *testing.M) {
@@ -121,46 +124,83 @@ func stealVM(from smbstore.Location) {
 	}
 }
 
-// liveChild runs the verifying writer on the VM's disk and migrates it live.
-// Every acknowledged write goes to standard output as block and sequence number.
+// liveChild runs verifying writers on the VM's disks and migrates it live. Every
+// write that a flush covers goes to standard output as disk, block and sequence
+// number.
 func liveChild(ctx context.Context, o Options) error {
 	h, err := smbstore.OpenHome(ctx, o.Source, o.SourceOptions)
 	if err != nil {
 		return err
 	}
+	v := &chainVM{home: h, slots: map[string]*block.Slot{}, writers: map[string]*writer{}, chains: map[string]*smbstore.Chain{}}
+	if err := v.openAll(ctx, func(dev block.Device) *writer { return newWriter(dev) }); err != nil {
+		return err
+	}
+	writing, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, len(v.writers))
+	var mu sync.Mutex
 	cfg, err := h.Config()
 	if err != nil {
 		return err
 	}
-	dev, _, err := smbstore.OpenDisk(ctx, h.Store(), cfg.Disks[0].Path, smbstore.DiskOptions{Format: cfg.Disks[0].Format})
-	if err != nil {
-		return err
+	for i, d := range cfg.Disks {
+		w := v.writers[d.Path]
+		w.flush = 8
+		w.onFlush = func(all []written) {
+			var b []byte
+			for _, one := range all {
+				b = binary.LittleEndian.AppendUint64(b, uint64(i))
+				b = binary.LittleEndian.AppendUint64(b, uint64(one.lba))
+				b = binary.LittleEndian.AppendUint64(b, one.seq)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			_, _ = os.Stdout.Write(b)
+		}
+		// What the disk holds is gone on from.
+		if err := w.learn(); err != nil {
+			return err
+		}
+		go func() { done <- w.run(writing, uint64(os.Getpid())) }()
 	}
-	slot := block.NewSlot(dev)
-	w := newWriter(slot)
-	var mu sync.Mutex
-	w.onAck = func(lba int64, seq uint64) {
-		var b [16]byte
-		binary.LittleEndian.PutUint64(b[:], uint64(lba))
-		binary.LittleEndian.PutUint64(b[8:], seq)
-		mu.Lock()
-		defer mu.Unlock()
-		_, _ = os.Stdout.Write(b[:])
+	v.wait(done, 50)
+	o.KeepSource = os.Getenv(envKeep) != ""
+	if o.KeepSource {
+		atSwitch = tellFrozen // which takes its time: others tell how long a switch is
 	}
-	writing, stop := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- w.run(writing, uint64(os.Getpid())) }()
-	for w.ops.Load() < 50 {
-		time.Sleep(time.Millisecond)
-	}
-	job, err := LiveStorage(ctx, LiveOptions{Options: o, Disks: map[string]*block.Slot{cfg.Disks[0].Path: slot}})
+	job, err := LiveStorage(ctx, LiveOptions{Options: o, Disks: v.slots,
+		CloseSource: func(path string) error { return v.chains[path].Close() }})
 	if err == nil {
 		err = job.Wait(ctx)
+		tellStatus(job.Status())
 	}
-	before := w.ops.Load()
-	for w.ops.Load() < before+50 && len(done) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	v.wait(done, 50)
 	stop()
-	return errors.Join(err, <-done, slot.Close())
+	for range v.writers {
+		err = errors.Join(err, <-done)
+	}
+	for _, s := range v.slots {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}
+
+// tellFrozen compares the ends at the switch, and writes down what they hold.
+func tellFrozen(l *liveDisks) error {
+	hashes := map[string]string{}
+	if err := frozen(hashes)(l); err != nil {
+		return err
+	}
+	b, err := json.Marshal(hashes)
+	if name := os.Getenv(envTell); err == nil && name != "" {
+		err = os.WriteFile(name, b, 0o644)
+	}
+	return err
+}
+
+func tellStatus(s Status) {
+	if b, err := json.Marshal(s); err == nil && os.Getenv(envTell) != "" {
+		_ = os.WriteFile(os.Getenv(envTell)+".status", b, 0o644)
+	}
 }

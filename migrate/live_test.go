@@ -32,12 +32,19 @@ type writer struct {
 	tried   []atomic.Uint64 // by block: the last one begun
 	ops     atomic.Int64
 	stall   atomic.Int64 // longest operation, ns
-	onAck   func(lba int64, seq uint64)
+	flush   int          // one write in so many is followed by a flush
+	// onFlush is told of what a flush has made durable.
+	onFlush func([]written)
+}
+
+type written struct {
+	lba int64
+	seq uint64
 }
 
 func newWriter(dev block.Device) *writer {
 	n := dev.Size() / stampSize
-	return &writer{dev: dev, blocks: n, workers: 4, acked: make([]atomic.Uint64, n), tried: make([]atomic.Uint64, n)}
+	return &writer{dev: dev, blocks: n, workers: 4, flush: 32, acked: make([]atomic.Uint64, n), tried: make([]atomic.Uint64, n)}
 }
 
 // stamp fills a block with its number and sequence, and a checksum over them.
@@ -96,6 +103,7 @@ func (w *writer) run(ctx context.Context, seed uint64) error {
 
 func (w *writer) worker(ctx context.Context, id int64, rnd *rand.Rand) error {
 	p := make([]byte, stampSize)
+	var unsafe []written
 	for ctx.Err() == nil {
 		lba := rnd.Int64N(w.blocks/w.workers)*w.workers + id
 		seq := w.tried[lba].Add(1)
@@ -105,12 +113,16 @@ func (w *writer) worker(ctx context.Context, id int64, rnd *rand.Rand) error {
 			return fmt.Errorf("write block %d: %w", lba, err)
 		}
 		w.acked[lba].Store(seq)
-		if w.onAck != nil {
-			w.onAck(lba, seq)
+		if w.onFlush != nil {
+			unsafe = append(unsafe, written{lba, seq})
 		}
-		if rnd.IntN(32) == 0 {
+		if rnd.IntN(w.flush) == 0 {
 			if err := w.dev.Flush(context.Background()); err != nil {
 				return fmt.Errorf("flush: %w", err)
+			}
+			if w.onFlush != nil {
+				w.onFlush(unsafe)
+				unsafe = unsafe[:0]
 			}
 		}
 		if rnd.IntN(8) == 0 {

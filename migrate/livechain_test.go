@@ -81,14 +81,58 @@ func makeChainVM(t testing.TB, dir string, chain, single smbstore.Format, size i
 // open opens the disks and puts them into slots.
 func (v *chainVM) open(t testing.TB) {
 	t.Helper()
-	c, err := v.home.Config()
-	must(t, err)
-	for _, d := range c.Disks {
-		chain, err := smbstore.OpenChain(context.Background(), v.home.Store(), d.Path, smbstore.DiskOptions{Format: d.Format, DenyWrite: true})
-		must(t, err)
-		v.chains[d.Path], v.slots[d.Path] = chain, block.NewSlot(chain.Device())
-		v.writers[d.Path] = v.writers[d.Path].on(v.slots[d.Path])
+	before := v.writers
+	v.writers = map[string]*writer{}
+	must(t, v.openAll(context.Background(), newWriter))
+	for name, w := range before {
+		v.writers[name] = w.on(v.slots[name])
 	}
+}
+
+func (v *chainVM) openAll(ctx context.Context, over func(block.Device) *writer) error {
+	c, err := v.home.Config()
+	if err != nil {
+		return err
+	}
+	for _, d := range c.Disks {
+		chain, err := smbstore.OpenChain(ctx, v.home.Store(), d.Path, smbstore.DiskOptions{Format: d.Format, DenyWrite: true})
+		if err != nil {
+			return err
+		}
+		v.chains[d.Path], v.slots[d.Path] = chain, block.NewSlot(chain.Device())
+		v.writers[d.Path] = over(v.slots[d.Path])
+	}
+	return nil
+}
+
+// wait waits until every writer has done so many operations more, or one has failed.
+func (v *chainVM) wait(done chan error, n int64) {
+	for _, w := range v.writers {
+		for from := w.ops.Load(); w.ops.Load() < from+n && len(done) == 0; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// learn has the writer go on from what its disk holds.
+func (w *writer) learn() error {
+	p := make([]byte, 1<<20)
+	for off := int64(0); off < w.blocks*stampSize; off += int64(len(p)) {
+		p = p[:min(int64(len(p)), w.blocks*stampSize-off)]
+		if err := w.dev.ReadAt(context.Background(), p, off); err != nil {
+			return err
+		}
+		for at := 0; at < len(p); at += stampSize {
+			lba := (off + int64(at)) / stampSize
+			seq, err := readStamp(p[at:at+stampSize], lba)
+			if err != nil {
+				return err
+			}
+			w.acked[lba].Store(seq)
+			w.tried[lba].Store(seq)
+		}
+	}
+	return nil
 }
 
 // on is a writer that goes on with another's disk.
@@ -261,18 +305,11 @@ func (v *chainVM) migrate(t testing.TB, o LiveOptions) *Job {
 	for _, w := range v.writers {
 		go func() { done <- w.run(ctx, rand.Uint64()) }()
 	}
-	ops := func(n int64) {
-		for _, w := range v.writers {
-			for from := w.ops.Load(); w.ops.Load() < from+n && len(done) == 0; {
-				time.Sleep(time.Millisecond)
-			}
-		}
-	}
-	ops(50)
+	v.wait(done, 50)
 	job, err := LiveStorage(t.Context(), o)
 	must(t, err)
 	must(t, job.Wait(t.Context()))
-	ops(100)
+	v.wait(done, 50)
 	stop()
 	for name, w := range v.writers {
 		must(t, <-done)

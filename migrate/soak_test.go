@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -33,11 +34,12 @@ var (
 
 // soakRun is one run: a migration, what befalls it, and how it must end.
 type soakRun struct {
-	kind   string // offline, live or stolen
-	ends   string // "local", or whose servers both ends lie on: samba or lunless
+	kind   string // offline, live, power (live, and the destination loses power at the switch) or stolen
+	ends   string // "local", or whose servers both ends lie on: samba or lunless; "to " one, from local; or "one", for both on one
 	server bool   // one of them is killed and started again
 	kill   string // failpoint:hits:µs; "" for none
 	cancel bool   // cancelled rather than resumed
+	keep   bool   // the source is kept
 	seed   uint64
 }
 
@@ -67,9 +69,17 @@ func plannedRuns(n int, rnd *rand.Rand, only string) []soakRun {
 	var runs []soakRun
 	for i := 0; len(runs) < n; i++ {
 		r := soakRun{kind: "offline", ends: "local", seed: rnd.Uint64()}
-		switch i % 8 {
+		switch i % 12 {
 		case 1, 4:
 			r.kind = "live"
+		case 8:
+			r.kind, r.ends = "live", "to lunless"
+		case 9:
+			r.kind, r.ends = "live", "one lunless"
+		case 10:
+			r.kind = "power"
+		case 11:
+			r.kind, r.ends = "live", "samba"
 		case 3:
 			r.kind = "stolen"
 		case 5:
@@ -91,6 +101,7 @@ func plannedRuns(n int, rnd *rand.Rand, only string) []soakRun {
 			r.kill = fmt.Sprintf("%s:%d:%d", points[rnd.IntN(len(points))], 1+rnd.IntN(2), rnd.IntN(2)*rnd.IntN(4000))
 			r.cancel = rnd.IntN(4) == 0
 		}
+		r.keep = r.kind == "live" && rnd.IntN(2) == 0
 		runs = append(runs, r)
 	}
 	return runs
@@ -112,10 +123,12 @@ func TestSoakStorage(t *testing.T) {
 	runs := plannedRuns(n, rand.New(rand.NewPCG(seed, 0)), os.Getenv("SOAK_ONLY"))
 	servers := map[string]*serverPair{}
 	for _, r := range runs {
-		if start := storetest.Servers[r.ends]; start != nil && servers[r.ends] == nil {
-			servers[r.ends] = &serverPair{start(t), start(t)}
+		if whose := r.whose(); whose != "" && servers[whose] == nil {
+			start := storetest.Servers[whose]
+			servers[whose] = &serverPair{start(t), start(t)}
 		}
 	}
+	var stalls, worst []time.Duration
 	type tally struct{ passed, failed int }
 	table := map[string]*tally{}
 	var total tally
@@ -125,7 +138,11 @@ func TestSoakStorage(t *testing.T) {
 			g = &tally{}
 			table[r.group()] = g
 		}
-		if err := soakOne(t, r, servers[r.ends]); err != nil {
+		status, err := soakOne(t, r, servers[r.whose()])
+		if status != nil && status.Guest != nil && !r.keep {
+			stalls, worst = append(stalls, status.Guest.AtSwitch), append(worst, status.Guest.Worst)
+		}
+		if err != nil {
 			g.failed++
 			total.failed++
 			t.Errorf("run %d %+v: %v", i, r, err)
@@ -144,8 +161,22 @@ func TestSoakStorage(t *testing.T) {
 	for _, name := range names {
 		fmt.Fprintf(w, "%s\t%d\t%d\n", name, table[name].passed, table[name].failed)
 	}
+	if len(stalls) > 0 {
+		slices.Sort(stalls)
+		fmt.Fprintf(w, "guest requests at the switch\tmedian %v\tlongest %v (of %d; in a whole job %v)\n", stalls[len(stalls)/2].Round(time.Millisecond/10),
+			stalls[len(stalls)-1].Round(time.Millisecond/10), len(stalls), slices.Max(worst).Round(time.Millisecond/10))
+	}
 	w.Flush()
 	fmt.Printf("%d passed, %d failed\n", total.passed, total.failed)
+}
+
+// whose servers the run needs, "" for none.
+func (r soakRun) whose() string {
+	whose := r.ends[strings.LastIndexByte(r.ends, ' ')+1:]
+	if whose == "local" {
+		return ""
+	}
+	return whose
 }
 
 // vm is the VM of one run, as the test sees it: past all servers.
@@ -154,27 +185,53 @@ type vm struct {
 	from  string // the source's home as the migrating process names it
 	to    string // the destination storage likewise
 	home  string // the destination's home likewise
+	tell  string // where a live migration leaves what it held at the switch
+	keep  bool   // its source is kept
 	want  string // the content's hash, "" for a live run
-	disk  string // the disk's name
-	acked map[int64]uint64
+	acked map[ack]uint64
 }
 
-func soakOne(t *testing.T, r soakRun, servers *serverPair) error {
-	v := &vm{acked: map[int64]uint64{}}
+// ack is a block of one of the VM's disks.
+type ack struct {
+	disk int // in the configuration
+	lba  int64
+}
+
+func soakOne(t *testing.T, r soakRun, servers *serverPair) (*Status, error) {
+	if r.kind == "power" {
+		return nil, soakPower(t, r.seed)
+	}
+	v := &vm{acked: map[ack]uint64{}, keep: r.keep, tell: filepath.Join(t.TempDir(), "frozen")}
 	if servers == nil {
 		v.a, v.b = t.TempDir(), t.TempDir()
 		v.from, v.to, v.home = filepath.Join(v.a, "vm"), v.b, filepath.Join(v.b, "vm")
 	} else {
-		servers.place(t, v, fmt.Sprintf("run %d", r.seed))
+		servers.place(t, v, r)
 	}
 	defer os.RemoveAll(v.a)
 	defer os.RemoveAll(v.b)
 	v.make(t, r)
+	err := v.run(t, r, servers)
+	if err == nil {
+		err = v.frozen()
+	}
+	var s *Status
+	if b, rerr := os.ReadFile(v.tell + ".status"); rerr == nil {
+		s = &Status{}
+		must(t, json.Unmarshal(b, s))
+	}
+	return s, err
+}
+
+func (v *vm) run(t *testing.T, r soakRun, servers *serverPair) error {
 	role := "storage"
 	if r.kind == "live" {
 		role = "live"
 	}
-	env := []string{envKill + "=" + r.kill}
+	env := []string{envKill + "=" + r.kill, envTell + "=" + v.tell}
+	if r.keep {
+		env = append(env, envKeep+"=1")
+	}
 	if r.kind == "stolen" {
 		env = append(env, envSteal+"=before-switch")
 	}
@@ -199,23 +256,59 @@ func soakOne(t *testing.T, r soakRun, servers *serverPair) error {
 	return v.finish(r, killed(err))
 }
 
+// frozen compares a source that was kept with what the destination held at the
+// switch. A source that was not given up says nothing.
+func (v *vm) frozen() error {
+	b, err := os.ReadFile(v.tell)
+	if err != nil || !v.keep {
+		return nil
+	}
+	if r, err := record(v.a); err != nil || r.State != smbstore.Moved {
+		return err
+	}
+	var hashes map[string]string
+	if err := json.Unmarshal(b, &hashes); err != nil {
+		return err
+	}
+	s, err := smbstore.OpenPath(context.Background(), filepath.Join(v.a, "vm"), smbstore.Options{})
+	if err != nil {
+		return err
+	}
+	for name, want := range hashes {
+		dev, _, err := smbstore.OpenDisk(context.Background(), s, name, smbstore.DiskOptions{ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		got, err := contentOf(context.Background(), dev)
+		if err := errors.Join(err, dev.Close()); err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("%s, kept, is not what the destination was at the switch", name)
+		}
+	}
+	return nil
+}
+
 // make makes the VM.
 func (v *vm) make(t *testing.T, r soakRun) {
 	if r.kind == "live" {
-		format := smbstore.Raw
-		if r.seed%2 == 0 {
-			format = smbstore.VHDX
+		formats := []smbstore.Format{smbstore.VHDX, smbstore.VHD}
+		c := makeChainVM(t, v.a, formats[r.seed%4/3], formats[r.seed/4%4/3], 4<<20, r.seed)
+		for i, name := range []string{c.leaf, c.single} {
+			for lba := range c.writers[name].acked {
+				if seq := c.writers[name].acked[lba].Load(); seq > 0 {
+					v.acked[ack{i, int64(lba)}] = seq
+				}
+			}
 		}
-		_, slot, name := liveVM(t, v.a, format, 8<<20)
-		must(t, slot.Close())
-		v.disk = name
 		return
 	}
 	h := makeHome(t, storeAt(t, v.a), "vm", 3<<20, r.seed)
 	v.want = content(t, h.Store())
 }
 
-// child runs a role and takes in the writes it acknowledged.
+// child runs a role and takes in the writes it flushed.
 func (v *vm) child(role, to string, env ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -226,8 +319,9 @@ func (v *vm) child(role, to string, env ...string) (string, error) {
 	cmd.Stdout, cmd.Stderr = &acks, &msg
 	err := cmd.Run()
 	if role == "live" {
-		for b := acks.Bytes(); len(b) >= 16; b = b[16:] {
-			v.acked[int64(binary.LittleEndian.Uint64(b))] = max(v.acked[int64(binary.LittleEndian.Uint64(b))], binary.LittleEndian.Uint64(b[8:]))
+		for b := acks.Bytes(); len(b) >= 24; b = b[24:] {
+			at := ack{int(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))}
+			v.acked[at] = max(v.acked[at], binary.LittleEndian.Uint64(b[16:]))
 		}
 	}
 	return msg.String(), err
@@ -304,23 +398,43 @@ func (v *vm) whole(storage string) error {
 	if v.want != "" {
 		return sameContent(s, v.want)
 	}
-	dev, _, err := smbstore.OpenDisk(context.Background(), s, v.disk, smbstore.DiskOptions{ReadOnly: true})
+	h, err := smbstore.HomeIn(s)
+	if err != nil {
+		return err
+	}
+	c, err := h.Config()
+	if err != nil {
+		return err
+	}
+	for i, d := range c.Disks {
+		if err := v.wholeDisk(s, i, d); err != nil {
+			return fmt.Errorf("%s: %w", d.Path, err)
+		}
+	}
+	return nil
+}
+
+// wholeDisk: every write that a flush covered is there.
+func (v *vm) wholeDisk(s smbstore.Store, disk int, d smbstore.Disk) error {
+	dev, _, err := smbstore.OpenDisk(context.Background(), s, d.Path, smbstore.DiskOptions{ReadOnly: true, Format: d.Format})
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
 	p := make([]byte, stampSize)
-	for lba, seq := range v.acked {
-		if err := dev.ReadAt(context.Background(), p, lba*stampSize); err != nil {
+	for at, seq := range v.acked {
+		if at.disk != disk {
+			continue
+		}
+		if err := dev.ReadAt(context.Background(), p, at.lba*stampSize); err != nil {
 			return err
 		}
-		got, err := readStamp(p, lba)
+		got, err := readStamp(p, at.lba)
 		if err != nil {
 			return err
 		}
-		// One write a block is in flight at most, and may have been done.
-		if got != seq && got != seq+1 {
-			return fmt.Errorf("block %d holds write %d, but %d was acknowledged", lba, got, seq)
+		if got < seq { // later ones, not flushed, may be there or not
+			return fmt.Errorf("block %d holds write %d, but %d was flushed", at.lba, got, seq)
 		}
 	}
 	return nil
@@ -390,6 +504,8 @@ func (v *vm) finish(r soakRun, wasKilled bool) error {
 			}
 		case err == nil:
 			moved = true
+		case r.whose() == "samba" && strings.Contains(out, ErrSourceChanged.Error()) && try < 3:
+			time.Sleep(time.Second) // it notes a dead client's last write when it notices that it is dead
 		case strings.Contains(out, ErrNoJob.Error()), strings.Contains(out, "no such file"):
 			// Killed before its journal was there, or after it was gone.
 			return v.eitherEnd()
@@ -421,7 +537,11 @@ func (v *vm) at(here, gone string) error {
 	if r.State != smbstore.Owned {
 		return fmt.Errorf("in the end %s says %v", here, r)
 	}
-	if gone != "" && exists(gone, "vm") {
+	if v.keep && gone == v.a {
+		if r, err := record(gone); err != nil || r.State != smbstore.Moved {
+			return fmt.Errorf("in the end the kept source says %v, %v", r, err)
+		}
+	} else if gone != "" && exists(gone, "vm") {
 		return fmt.Errorf("in the end %s is there still", gone)
 	}
 	if exists(here, "vm", JournalName) {
@@ -451,12 +571,24 @@ func (v *vm) checkStolen(err error, out string) error {
 // serverPair are two servers, one an end.
 type serverPair struct{ a, b *storetest.Server }
 
-// place puts a run's two ends on the servers.
-func (p *serverPair) place(t *testing.T, v *vm, name string) {
-	v.a, v.b = filepath.Join(p.a.Dir, "vms", name), filepath.Join(p.b.Dir, "vms", name)
+// place puts a run's two ends on the servers, or one of them.
+func (p *serverPair) place(t *testing.T, v *vm, r soakRun) {
+	name := fmt.Sprintf("run %d", r.seed)
+	to := p.b
+	if strings.HasPrefix(r.ends, "one ") {
+		to = p.a
+	}
+	v.b = filepath.Join(to.Dir, "vms", name+" to")
+	v.to, v.home = to.Location(name+" to").String(), to.Location(name+" to/vm").String()
+	if strings.HasPrefix(r.ends, "to ") {
+		v.a = t.TempDir()
+		v.from = filepath.Join(v.a, "vm")
+	} else {
+		v.a = filepath.Join(p.a.Dir, "vms", name)
+		v.from = p.a.Location(name + "/vm").String()
+	}
 	must(t, os.MkdirAll(v.a, 0o755))
 	must(t, os.MkdirAll(v.b, 0o755))
-	v.from, v.to, v.home = p.a.Location(name+"/vm").String(), p.b.Location(name).String(), p.b.Location(name+"/vm").String()
 }
 
 // killOne kills one of the servers, some time from now, and starts it again. What it returns waits
@@ -478,7 +610,7 @@ func (p *serverPair) killOne(t *testing.T, rnd *rand.Rand) func() {
 // Each named fault turns the soak red.
 func TestSabotageIsSeen(t *testing.T) {
 	for name, only := range map[string]string{
-		sabotageMirror: "live", sabotageRemoveEarly: "offline", sabotageEpoch: "stolen",
+		sabotageMirror: "live", sabotageRemoveEarly: "offline", sabotageEpoch: "stolen", sabotageFlush: "power",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
