@@ -157,7 +157,7 @@ func (f *posixFile) Stat(ctx context.Context) (Info, error) {
 	}
 	info := infoOf(f.id, &st, attr)
 	if wish := f.node.wish.Load(); wish > 0 && !f.dir {
-		info.AllocationSize = max(dataAllocation(&st, wish), wish)
+		info.AllocationSize = max(dataAllocation(&st, max(wish, info.Size)), wish)
 	}
 	return info, nil
 }

@@ -65,6 +65,7 @@ func TestAllocationOfData(t *testing.T) {
 	sd := bytes.Repeat([]byte("descriptor"), 100)
 	for name, want := range map[string]struct{ size, reserve, allocated int64 }{
 		"empty": {0, 0, 0}, "byte": {1, 0, 4096}, "reserved": {0, 1 << 20, 1 << 20}, "part": {5000, 1 << 20, 1 << 20},
+		"outgrown": {4097, 4096, 8192},
 	} {
 		f, err := p.Create(ctx, name, fs.CreateOptions{Access: fs.WriteData, SecurityDescriptor: sd, AllocationSize: want.reserve})
 		if err != nil {
