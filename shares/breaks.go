@@ -2,6 +2,7 @@ package shares
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -41,30 +42,44 @@ func (srv *Server) background(fn func()) {
 // startBreak tells the holder of an oplock or a lease that it is breaking, and sees
 // to it that the break ends (MS-SMB2 3.3.4.6, 3.3.4.7, 3.3.6.1, 3.3.6.5).
 func (srv *Server) startBreak(id fs.FileID, br state.Break) {
-	if br.AckRequired {
-		time.AfterFunc(srv.cfg.Limits.Break, func() { srv.endBreak(id, br) })
-	}
 	if sabotaged("break-not-sent") {
+		srv.awaitAck(id, br)
 		return
 	}
 	if sabotaged("ack-early") {
-		srv.background(func() { srv.endBreak(id, br) })
+		srv.background(func() { srv.endBreak(id, state.BreakTimeout(br)) })
 	}
 	srv.sendBreak(&br, func(err error) {
-		if err != nil {
+		switch {
+		case err == nil:
+			srv.awaitAck(id, br)
+		case errors.Is(err, errNoChannel) && br.IsLease && len(srv.targetsOf(br.Lease.Client, false)) > 0:
+			srv.startBreak(id, br) // the client is back already
+		case errors.Is(err, errNoChannel):
 			srv.log.Info("nobody to tell of a break", "err", err)
-			srv.endBreak(id, br)
+			srv.endBreak(id, state.BreakUnsent(br))
+		default:
+			srv.log.Info("a break is not heard of", "err", err)
+			srv.endBreak(id, state.BreakTimeout(br))
 		}
 	})
 }
 
+// awaitAck bounds the time its holder has to acknowledge a break, from when he has
+// been told (MS-SMB2 3.3.4.6, 3.3.4.7).
+func (srv *Server) awaitAck(id fs.FileID, br state.Break) {
+	if br.AckRequired {
+		time.AfterFunc(srv.cfg.Limits.Break, func() { srv.endBreak(id, state.BreakTimeout(br)) })
+	}
+}
+
 // endBreak takes the caching of a holder who has not acknowledged its break, or
 // could not be told of it.
-func (srv *Server) endBreak(id fs.FileID, br state.Break) {
+func (srv *Server) endBreak(id fs.FileID, end state.Change) {
 	if srv.stopping.Load() {
 		return
 	}
-	if _, err := srv.store.Update(context.Background(), id, state.BreakTimeout(br)); err != nil {
+	if _, err := srv.store.Update(context.Background(), id, end); err != nil {
 		srv.log.Error("break not ended", "err", err)
 	}
 }

@@ -18,13 +18,18 @@ const noticeHold = time.Second
 // another is tried. Tests shorten it.
 var noticeTimeout = 5 * time.Second
 
-var errNoChannel = errors.New("no connection of the client takes a notification")
+var (
+	errNoChannel = errors.New("the client has no connection for a notification")
+	errNotTaken  = errors.New("no connection of the client takes a notification")
+)
 
 // notices are the messages a connection sends that answer no request: breaks of
 // oplocks and leases (MS-SMB2 2.2.23). They have a goroutine of their own while
 // there are any, so that whoever sends one never waits for the client.
 type notices struct {
-	mu       sync.Mutex // innermost
+	turn     sync.Mutex   // held from when one is taken until it is written; after it conn.writeMu
+	unsent   atomic.Int32 // how many are in the queue or being written
+	mu       sync.Mutex   // innermost
 	queue    []*notice
 	busy     bool          // the goroutine is there
 	holds    int           // responses on their way that must go first
@@ -33,6 +38,7 @@ type notices struct {
 
 // notice is one such message on one connection.
 type notice struct {
+	conn    *conn
 	frame   []byte
 	state   atomic.Int32
 	written chan error
@@ -53,24 +59,29 @@ type target struct {
 // sendNotice sends an OPLOCK_BREAK notification about an open of the session to
 // its client, over the first of its channels that takes it (MS-SMB2 3.3.4.6). It
 // returns at once; done is called when the message has been given to a
-// connection, or with errNoChannel when there is none left to try. The message is
+// connection, or with errNoChannel or errNotTaken. The message is
 // not signed, and sealed if the session is, or if seal asks for that.
+//
+// Responses that the first channel's lane makes after that do not overtake the message.
 func (s *session) sendNotice(m body, seal bool, done func(error)) {
-	go func() { done(deliver(s.targets(seal), s.id, m)) }()
+	deliver(s.targets(seal), s.id, m, done)
 }
 
 // sendNotice sends a lease's OPLOCK_BREAK notification to a client, over the first
 // connection of any of its sessions that takes it (MS-SMB2 3.3.4.7).
 // session.sendNotice says the rest.
 func (srv *Server) sendNotice(client smb2.GUID, m body, seal bool, done func(error)) {
-	go func() {
-		var list []target
-		for _, s := range srv.sessionsOf(client) {
-			list = append(list, s.targets(seal)...)
-		}
-		slices.SortStableFunc(list, func(a, b target) int { return a.conn.opened.Compare(b.conn.opened) })
-		done(deliver(list, 0, m))
-	}()
+	deliver(srv.targetsOf(client, seal), 0, m, done)
+}
+
+// targetsOf are the connections of all the client's sessions, oldest first.
+func (srv *Server) targetsOf(client smb2.GUID, seal bool) []target {
+	var list []target
+	for _, s := range srv.sessionsOf(client) {
+		list = append(list, s.targets(seal)...)
+	}
+	slices.SortStableFunc(list, func(a, b target) int { return a.conn.opened.Compare(b.conn.opened) })
+	return list
 }
 
 // targets are the session's channels, oldest first.
@@ -80,6 +91,9 @@ func (s *session) targets(seal bool) []target {
 	}
 	var list []target
 	for _, ch := range s.channelList() {
+		if ch.conn.ctx.Err() != nil { // lost, which the session does not know yet
+			continue
+		}
 		t := target{conn: ch.conn}
 		if s.encrypt || seal && s.sealer != nil {
 			t.seal = s
@@ -100,24 +114,42 @@ func (srv *Server) sessionsOf(client smb2.GUID) []*session {
 	return list
 }
 
-// deliver sends a notification over the first of the connections that takes it.
-func deliver(list []target, sessionID uint64, m body) error {
+// deliver sends a notification over the first of the connections that takes it. It
+// is in the first one's queue when deliver returns, which waits for nobody.
+func deliver(list []target, sessionID uint64, m body, done func(error)) {
 	tried := map[*conn]bool{}
-	for _, t := range list {
-		if tried[t.conn] {
-			continue
+	stuck := false
+	next := func() *notice {
+		for _, t := range list {
+			if tried[t.conn] {
+				continue
+			}
+			tried[t.conn] = true
+			frame, err := notification(t.seal, sessionID, m)
+			if err == nil {
+				return t.conn.post(frame)
+			}
+			t.conn.log.Info("notification not sent", "err", err)
 		}
-		tried[t.conn] = true
-		frame, err := notification(t.seal, sessionID, m)
-		if err == nil {
-			err = t.conn.post(frame)
-		}
-		if err == nil {
-			return nil
-		}
-		t.conn.log.Info("notification not sent", "err", err)
+		return nil
 	}
-	return errNoChannel
+	n := next()
+	go func() {
+		for ; n != nil; n = next() {
+			err := n.wait()
+			if err == nil {
+				done(nil)
+				return
+			}
+			stuck = stuck || errors.Is(err, errWriteTimeout)
+			n.conn.log.Info("notification not sent", "err", err)
+		}
+		if stuck {
+			done(errNotTaken)
+			return
+		}
+		done(errNoChannel)
+	}()
 }
 
 // notification makes the frame of one (MS-SMB2 3.3.4.6, 3.3.4.7).
@@ -142,23 +174,29 @@ func notification(seal *session, sessionID uint64, m body) ([]byte, error) {
 	return frame, nil
 }
 
-// post hands a frame to the connection's notices and waits, not for long, until
-// it is written.
-func (c *conn) post(frame []byte) error {
-	n := &notice{frame: frame, written: make(chan error, 1)}
-	c.notices.mu.Lock()
-	c.notices.queue = append(c.notices.queue, n)
-	if !c.notices.busy {
-		c.notices.busy = true
+// post hands a frame to the connection's notices.
+func (c *conn) post(frame []byte) *notice {
+	n := &notice{conn: c, frame: frame, written: make(chan error, 1)}
+	q := &c.notices
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queue = append(q.queue, n)
+	q.unsent.Add(1)
+	if !q.busy {
+		q.busy = true
 		go c.sendNotices()
 	}
-	c.notices.mu.Unlock()
+	return n
+}
+
+// wait waits, not for long, until the notice is written.
+func (n *notice) wait() error {
 	timeout := time.NewTimer(noticeTimeout)
 	defer timeout.Stop()
 	select {
 	case err := <-n.written:
 		return err
-	case <-c.ctx.Done():
+	case <-n.conn.ctx.Done():
 		select {
 		case err := <-n.written: // before
 			return err
@@ -188,14 +226,37 @@ func (c *conn) sendNotices() {
 			q.mu.Unlock()
 			return
 		}
-		n := q.queue[0]
-		q.queue = q.queue[1:]
 		q.mu.Unlock()
-		q.awaitRelease()
-		if n.state.CompareAndSwap(noticeQueued, noticeTaken) {
-			n.written <- c.write(n.frame)
-		}
+		c.sendNotice(!q.awaitRelease())
 	}
+}
+
+// sendQueued writes what is queued and not held back: what was asked for before is
+// not to be overtaken by what the caller answers next.
+func (c *conn) sendQueued() {
+	for c.notices.unsent.Load() > 0 && c.sendNotice(false) {
+	}
+}
+
+// sendNotice writes the next notice, unless none is queued, or (but for late)
+// responses hold it back.
+func (c *conn) sendNotice(late bool) bool {
+	q := &c.notices
+	q.turn.Lock()
+	defer q.turn.Unlock()
+	q.mu.Lock()
+	if len(q.queue) == 0 || q.holds > 0 && !late {
+		q.mu.Unlock()
+		return false
+	}
+	n := q.queue[0]
+	q.queue = q.queue[1:]
+	q.mu.Unlock()
+	defer q.unsent.Add(-1)
+	if n.state.CompareAndSwap(noticeQueued, noticeTaken) {
+		n.written <- c.write(n.frame)
+	}
+	return true
 }
 
 // holdNotices keeps notifications from overtaking the response of r: a client
@@ -225,12 +286,13 @@ func (c *conn) releaseNotices(p *reply) {
 	q.mu.Unlock()
 }
 
-// awaitRelease waits until nothing holds notices back, but not for long.
-func (q *notices) awaitRelease() {
+// awaitRelease waits until nothing holds notices back, but not for long. It reports
+// whether nothing does.
+func (q *notices) awaitRelease() bool {
 	q.mu.Lock()
 	if q.holds == 0 {
 		q.mu.Unlock()
-		return
+		return true
 	}
 	if q.released == nil {
 		q.released = make(chan struct{})
@@ -241,6 +303,8 @@ func (q *notices) awaitRelease() {
 	defer timeout.Stop()
 	select {
 	case <-released:
+		return true
 	case <-timeout.C:
+		return false
 	}
 }

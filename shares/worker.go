@@ -275,6 +275,7 @@ func (w *worker) answer(j *job) error {
 		}
 	}
 	c.releaseNotices(&w.reply)
+	c.sendQueued()
 	w.reply.buf.release()
 	if op != nil && err == nil {
 		f := w.frame

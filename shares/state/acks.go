@@ -101,8 +101,55 @@ func AckOplock(id OpenID, level Caching) Change {
 	}
 }
 
-// BreakTimeout ends a break its holder has not acknowledged in time, or could not
-// be told of: all its caching is gone (MS-SMB2 3.3.6.1, 3.3.6.5). A break that is
+// BreakUnsent is for a break of which its holder could not be told, because he has
+// no connection any more, which the record may not know yet. He keeps what he
+// would if it did (MS-SMB2 3.3.4.6, 3.3.4.7): a persistent open its caching, whose
+// break he is told of when he is back; a resilient one nothing but itself; others
+// go, in Effects.Close.
+func BreakUnsent(br Break) Change {
+	return func(r Record) (Record, Effects, error) {
+		var fx Effects
+		b := breaking{r: &r, fx: &fx}
+		if br.IsLease {
+			i := r.findLease(br.Lease)
+			if i < 0 || !r.Leases[i].Breaking || r.Leases[i].Serial != br.Serial {
+				return r, fx, nil
+			}
+			if r.hasPersistent(br.Lease) {
+				b.ownLeases()
+				r.Leases[i].Unsent = true
+				return r, fx, nil
+			}
+			b.breakAbandoned(i)
+		} else {
+			i := r.find(br.Open)
+			if i < 0 || !r.Opens[i].Oplock.Breaking || r.Opens[i].Oplock.Serial != br.Serial {
+				return r, fx, nil
+			}
+			b.ownOpens()
+			o := &r.Opens[i]
+			if o.Handle.Kind == Persistent {
+				o.Oplock.Unsent = true
+				return r, fx, nil
+			}
+			o.Oplock = Cache{Serial: br.Serial}
+			if o.Handle.Kind != Resilient {
+				b.close(i)
+			}
+		}
+		if !b.wait { // else they try again when those have gone
+			r.retry(&fx)
+		}
+		return r, fx, nil
+	}
+}
+
+// hasPersistent says whether a persistent open has the lease.
+func (r *Record) hasPersistent(k LeaseKey) bool {
+	return slices.ContainsFunc(r.Opens, func(o Open) bool { return o.HasLease && o.Lease == k && o.Handle.Kind == Persistent })
+}
+
+// BreakTimeout ends a break its holder has not acknowledged in time: all its caching is gone (MS-SMB2 3.3.6.1, 3.3.6.5). A break that is
 // over already stays as it is.
 func BreakTimeout(br Break) Change {
 	return func(r Record) (Record, Effects, error) {

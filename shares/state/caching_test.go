@@ -359,3 +359,31 @@ func TestWaitsAreBounded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A break nobody is there to be told of (MS-SMB2 3.3.4.6, 3.3.4.7).
+func TestUnsentBreaks(t *testing.T) {
+	lease := BreakUnsent(Break{IsLease: true, Lease: leaseKey(1, 1), Serial: 1})
+	oplocked := BreakUnsent(Break{Open: 1, Serial: 1})
+	q := Reclaim{Owner: "hv", Persistent: true, V2: true, CreateGUID: [16]byte{1}}
+	leaseBack := q
+	leaseBack.HasLease, leaseBack.Lease, leaseBack.Version, leaseBack.Link, leaseBack.ClientGUID = true, leaseKey(1, 1), 2, "f", [16]byte{1}
+	testRules(t, []rule{
+		{"a durable open goes, and all the others of its lease", []doing{
+			{leased(1, 1, "RWH", handle(DurableV2)), "=RWH kept 2"}, {leased(3, 1, "RWH"), "=RWH"}, {plain(2), "L1 RWH>RH!, wait"},
+			{lease, "close 1, close 3"}, {lease, ""}, {RemoveOpen(1, false), "retry"}, {plain(2), "wait"}, {RemoveOpen(3, false), "retry"}, {leased(2, 2, "RWH"), "=RWH"}}},
+		{"a resilient one stays without it", []doing{
+			{leased(1, 1, "RWH", handle(Resilient)), "=RWH kept 3"}, {plain(2), "L1 RWH>RH!, wait"}, {lease, "retry"}, {leased(3, 1, ""), "=0"}}},
+		{"a persistent one is told later", []doing{
+			{leased(1, 1, "RWH", handle(Persistent), client(1)), "=RWH kept 4"}, {plain(2), "L1 RWH>RH!, wait"}, {lease, ""},
+			{Disconnect(1, time.Now()), "=0 kept 4, retry"}, {plain(2), ErrNotAvailable.Error()}, {Reconnect(1, leaseBack), "L1 RWH>RH!, =RWH breaking kept 4"}, {ack(1, "RH"), ""}}},
+		{"not one of before", []doing{
+			{leased(1, 1, "RWH"), "=RWH"}, {plain(2), "L1 RWH>RH!, wait"}, {ack(1, "RH"), "retry"}, {lease, ""}, {leased(3, 1, "RH"), "=RH"}}},
+		{"oplock of a durable open", []doing{
+			{oplock(1, Batch, handle(DurableV2)), "=RWH kept 2"}, {plain(2), "O1 RWH>R!, wait"}, {oplocked, "close 1"}, {oplocked, ""}, {RemoveOpen(1, false), "retry"}, {oplock(2, Batch), "=RWH"}}},
+		{"oplock of a resilient open", []doing{
+			{oplock(1, Batch, handle(Resilient)), "=RWH kept 3"}, {plain(2), "O1 RWH>R!, wait"}, {oplocked, "retry"}, {oplock(2, Batch), "=R"}}},
+		{"oplock of a persistent open", []doing{
+			{oplock(1, Batch, handle(Persistent)), "=RWH kept 4"}, {plain(2), "O1 RWH>R!, wait"}, {oplocked, ""},
+			{Disconnect(1, time.Now()), "=RWH kept 4, retry"}, {Reconnect(1, q), "O1 RWH>R!, =RWH kept 4"}, {AckOplock(1, LevelII), "=R kept 4"}}},
+	})
+}

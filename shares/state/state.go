@@ -138,7 +138,7 @@ func (r *Record) find(id OpenID) int {
 // same Change again with a new ticket.
 type Effects struct {
 	// Breaks are to be sent, whatever else is so. What cannot be sent, because no
-	// connection is there any more, is to be committed as BreakTimeout.
+	// connection is there any more, is to be committed as BreakUnsent.
 	Breaks []Break
 	// Close are opens to end, in the way CLOSE does: drain them, then RemoveOpen.
 	// They are still in the record, so that nobody gets in before that.
