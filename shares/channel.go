@@ -2,6 +2,7 @@ package shares
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 
@@ -50,6 +51,16 @@ func (s *session) dropChannel(ctx context.Context, ch *channel, why error) {
 		return
 	}
 	s.log.Info("channel ended", "user", s.user, "session", s.id, "client", ch.conn.nc.RemoteAddr().String(), "reason", why)
+}
+
+// lostChannel says that the context of the request has ended with its connection,
+// and that its session has another one.
+func (r *request) lostChannel(ctx context.Context) bool {
+	why, end := context.Cause(ctx), context.Cause(r.conn.ctx)
+	if end == nil || !errors.Is(why, end) && !errors.Is(why, errConnEnded) {
+		return false
+	}
+	return slices.ContainsFunc(r.session.channelList(), func(ch *channel) bool { return ch.conn.ctx.Err() == nil })
 }
 
 // cancelAsync ends the context of those of the session's async requests that

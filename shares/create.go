@@ -26,11 +26,10 @@ func handleCreate(ctx context.Context, r *request) error {
 	if r.tree.ipc {
 		return c.openPipe(ctx)
 	}
-	done, err := c.begin()
-	if err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
-	return r.waiting(ctx, c.attempt, done)
+	return r.waiting(ctx, c.attempt, c.finish)
 }
 
 // attempt runs the CREATE from the beginning: what a name leads to may be another
@@ -97,6 +96,7 @@ type creation struct {
 	caching   grantedCaching
 	made      bool            // an earlier attempt has created the file, and had to wait then
 	takeOver  bool            // the user may read the file
+	key       createKey       // it is entered in openTable.creating under; zero: it is not
 	first     <-chan struct{} // ends the same CREATE, that was being worked on when this came; or nil
 	reclaimed bool            // the open is an old one
 	attached  bool            // the open was in the session before: the request is a replay

@@ -34,7 +34,7 @@ func handleLock(ctx context.Context, r *request) error {
 			return err
 		}
 		return r.lock(ctx, &req, want, wait, off)
-	}, func() {})
+	}, giveUp)
 }
 
 // lockSequence is the number of a LOCK request that may come again, and is not to

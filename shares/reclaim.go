@@ -9,28 +9,69 @@ import (
 	"lunless/smbstore/smb2"
 )
 
-// begin enters a CREATE that can be recognised if it is sent again. done ends that.
-func (c *creation) begin() (done func(), err error) {
-	none := func() {}
+// begin enters a CREATE that can be recognised if it is sent again. finish ends that.
+func (c *creation) begin() error {
 	data, there := smb2.FindCreateContext(c.req.Contexts, smb2.CreateContextDurableRequestV2)
 	if !there || c.r.conn.neg.dialect < smb2.Dialect300 {
-		return none, nil
+		return nil
 	}
 	var d smb2.DurableRequestV2
 	if err := d.Decode(data); err != nil || d.CreateGUID.IsZero() {
-		return none, err
+		return err
 	}
 	table := &c.r.conn.srv.table
 	k := createKey{c.r.conn.neg.clientGUID, d.CreateGUID}
 	first, began := table.beginCreate(k)
 	if !began {
 		if c.r.hdr.Flags&smb2.FlagReplayOperation == 0 {
-			return none, statusDuplicateObjectID
+			return statusDuplicateObjectID
 		}
 		c.first = first
-		return none, nil
+		return nil
 	}
-	return func() { table.endCreate(k) }, nil
+	c.key = k
+	return nil
+}
+
+// finish ends what begin has begun, unless the CREATE is to be known beyond its request.
+func (c *creation) finish(ctx context.Context, left *mustWait) {
+	if left != nil && c.outlive(ctx, left) {
+		return
+	}
+	giveUp(ctx, left)
+	if c.key != (createKey{}) {
+		c.r.conn.srv.table.endCreate(c.key)
+	}
+}
+
+// outlive keeps a CREATE known that waits for others when its channel is lost, as
+// long as the session has another one: until it need not wait any more, or the
+// session ends. Nothing comes of it (MS-SMB2 3.3.7.1 has it cancelled), but if it is
+// sent again over another channel, race answers it as before. Windows does so because its
+// object store does not let go of an open that waits for a break.
+func (c *creation) outlive(ctx context.Context, left *mustWait) bool {
+	s, srv, limits := c.r.session, c.r.conn.srv, &c.r.conn.srv.cfg.Limits
+	if c.key == (createKey{}) || !c.r.lostChannel(ctx) {
+		return false
+	}
+	mine, all := s.outlived.Add(1), srv.asyncs.Add(1)
+	if int(mine) > limits.Async || all > int64(limits.AllAsync) {
+		s.outlived.Add(-1)
+		srv.asyncs.Add(-1)
+		return false
+	}
+	key := c.key // the request is another's soon
+	srv.background(func() {
+		defer srv.table.endCreate(key)
+		defer srv.asyncs.Add(-1)
+		defer s.outlived.Add(-1)
+		select {
+		case <-left.woken:
+		case <-s.over:
+			left.giveUp()
+		}
+	})
+	return true
 }
 
 // race decides about a CREATE that is sent again while the first is waiting for
@@ -107,6 +148,9 @@ func (c *creation) reclaimCreated(ctx context.Context, o *open, rec *state.Open)
 	q := c.claim()
 	q.V2, q.CreateGUID, q.Persistent = true, c.ctxs.durableV2.CreateGUID, true
 	o, err := c.reconnect(ctx, o, q)
+	if err == nil {
+		c.action = o.action // its client has not heard of that yet
+	}
 	c.caching.reclaims = false
 	return o, err
 }

@@ -54,6 +54,9 @@ type session struct {
 	trees    map[uint32]*tree
 	lastTree uint32
 	opens    map[uint64]*open // by the volatile part of the FileId
+
+	over     chan struct{} // closed when the session, which was valid, has ended
+	outlived atomic.Int32  // CREATEs that wait on though their channel is lost
 }
 
 // Reasons for which the context of an async request ends.
@@ -176,6 +179,9 @@ func (s *session) end(ctx context.Context, why error) {
 	trees := slices.Collect(maps.Values(s.trees))
 	clear(s.trees)
 	s.mu.Unlock()
+	if wasValid {
+		close(s.over)
+	}
 
 	for _, ch := range channels {
 		ch.conn.removeChannel(ch)

@@ -56,7 +56,7 @@ func handleSessionSetup(ctx context.Context, r *request) error {
 // newSession makes a session that is not authenticated yet (MS-SMB2 3.3.5.5.1).
 func (c *conn) newSession() (*channel, error) {
 	s := &session{
-		srv: c.srv, log: c.log, created: time.Now(), trees: map[uint32]*tree{}, opens: map[uint64]*open{},
+		srv: c.srv, log: c.log, created: time.Now(), trees: map[uint32]*tree{}, opens: map[uint64]*open{}, over: make(chan struct{}),
 		peer: c.peer, dialect: c.neg.dialect, clientGUID: c.neg.clientGUID, cipher: c.neg.cipher, signing: c.neg.signing,
 	}
 	ch := &channel{session: s, conn: c}

@@ -24,7 +24,7 @@ func handleSetInfo(ctx context.Context, r *request) error {
 	if o.pipe != nil {
 		return r.setPipeInfo(&req)
 	}
-	return r.waiting(ctx, func(ctx context.Context, _ bool) error { return r.setInfo(ctx, &req) }, func() {})
+	return r.waiting(ctx, func(ctx context.Context, _ bool) error { return r.setInfo(ctx, &req) }, giveUp)
 }
 
 // setInfo does what SET_INFO says. It returns a *mustWait, with nothing done, as

@@ -53,19 +53,27 @@ func (w *mustWait) giveUp() {
 // waiting answers the request with fn, which is run again and again as long as it
 // returns a *mustWait, and calls done after that. It waits with no lock held and
 // off the connection's lane, with STATUS_PENDING sent (MS-SMB2 3.3.4.2); fn is
-// told when it runs there.
-func (r *request) waiting(ctx context.Context, fn func(ctx context.Context, off bool) error, done func()) error {
+// told when it runs there. done gets what is still waited for where the request
+// ends before that, and sees to it.
+func (r *request) waiting(ctx context.Context, fn func(ctx context.Context, off bool) error, done func(ctx context.Context, left *mustWait)) error {
 	err := fn(ctx, false)
 	w := waitOf(err)
 	if w == nil {
-		done()
+		done(ctx, nil)
 		return err
 	}
 	err = r.suspend(func(ctx context.Context) error {
-		defer done()
+		var left *mustWait
+		defer func() { done(ctx, left) }()
 		for {
-			if err := w.wait(ctx); err != nil {
-				return err
+			select {
+			case err := <-w.woken:
+				if err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				left = w
+				return ctx.Err()
 			}
 			err := fn(ctx, true)
 			if w = waitOf(err); w == nil {
@@ -74,10 +82,16 @@ func (r *request) waiting(ctx context.Context, fn func(ctx context.Context, off 
 		}
 	})
 	if err != nil {
-		w.giveUp()
-		done()
+		done(ctx, w)
 	}
 	return err
+}
+
+// giveUp is the usual end of a wait whose request has ended.
+func giveUp(_ context.Context, left *mustWait) {
+	if left != nil {
+		left.giveUp()
+	}
 }
 
 func waitOf(err error) *mustWait {

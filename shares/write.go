@@ -44,7 +44,7 @@ func handleWrite(ctx context.Context, r *request) error {
 				return err
 			}
 			return r.write(ctx, q, through)
-		}, func() {})
+		}, giveUp)
 	}
 	return r.write(ctx, q, through)
 }
