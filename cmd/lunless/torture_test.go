@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"lunless/shares/accounts"
+	"lunless/shares/fs"
+	"lunless/smbstore/fscc"
 	"lunless/testdata/torture"
 )
 
@@ -85,6 +87,7 @@ func tortureTarget(t *testing.T, tests []string, flags ...string) torture.Target
 	// The share whose listings leave out what cannot be read has this name, and who
 	// runs the tests gives files to others, as Windows lets those who may restore.
 	flags = append(flags, "--share", "hideunread="+t.TempDir()+",abe")
+	flags = append(flags, "--share", "noperm="+closedFolder(t)) // so has the one in which nobody may do anything
 	s := serve(t, append(flags, "--min-dialect", "2.0.2", "--log-level", "info")...)
 	store, err := accounts.Open(s.data)
 	if err == nil {
@@ -95,4 +98,31 @@ func tortureTarget(t *testing.T, tests []string, flags ...string) torture.Target
 	}
 	return torture.Target{Addr: net.JoinHostPort(s.host, s.port), User: testUser + "%" + testPassword,
 		ShareOf: func(test string) string { return shares[test] }}
+}
+
+// closedFolder is a folder whose security descriptor grants nobody anything.
+func closedFolder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := fs.NewPOSIX(dir, fs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	f, err := store.Open(t.Context(), "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sd := fscc.SecurityDescriptor{
+		Control: fscc.SE_DACL_PRESENT | fscc.SE_DACL_PROTECTED, Owner: fscc.SIDAdministrators, Group: fscc.SIDAdministrators, DACL: &fscc.ACL{},
+	}
+	b, err := sd.Marshal()
+	if err == nil {
+		err = f.SetSecurityDescriptor(t.Context(), b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
