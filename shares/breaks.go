@@ -47,7 +47,7 @@ func (srv *Server) startBreak(id fs.FileID, br state.Break) {
 		return
 	}
 	if sabotaged("ack-early") {
-		srv.background(func() { srv.endBreak(id, state.BreakTimeout(br)) })
+		srv.background(func() { srv.endBreak(id, br) })
 	}
 	srv.sendBreak(&br, func(err error) {
 		switch {
@@ -57,10 +57,10 @@ func (srv *Server) startBreak(id fs.FileID, br state.Break) {
 			srv.startBreak(id, br) // the client is back already
 		case errors.Is(err, errNoChannel):
 			srv.log.Info("nobody to tell of a break", "err", err)
-			srv.endBreak(id, state.BreakUnsent(br))
+			srv.settleBreak(id, state.BreakUnsent(br))
 		default:
 			srv.log.Info("a break is not heard of", "err", err)
-			srv.endBreak(id, state.BreakTimeout(br))
+			srv.endBreak(id, br)
 		}
 	})
 }
@@ -69,13 +69,17 @@ func (srv *Server) startBreak(id fs.FileID, br state.Break) {
 // been told (MS-SMB2 3.3.4.6, 3.3.4.7).
 func (srv *Server) awaitAck(id fs.FileID, br state.Break) {
 	if br.AckRequired {
-		time.AfterFunc(srv.cfg.Limits.Break, func() { srv.endBreak(id, state.BreakTimeout(br)) })
+		time.AfterFunc(srv.cfg.Limits.Break, func() { srv.endBreak(id, br) })
 	}
 }
 
 // endBreak takes the caching of a holder who has not acknowledged its break, or
-// could not be told of it.
-func (srv *Server) endBreak(id fs.FileID, end state.Change) {
+// takes no notice of it.
+func (srv *Server) endBreak(id fs.FileID, br state.Break) {
+	srv.settleBreak(id, state.BreakTimeout(br))
+}
+
+func (srv *Server) settleBreak(id fs.FileID, end state.Change) {
 	if srv.stopping.Load() {
 		return
 	}
