@@ -35,6 +35,9 @@ func TestTakeOverOfOpenBeingMade(t *testing.T) {
 	old.send(old.build(smb2.CommandCreate, app(1), nil))
 	<-reached
 	fresh.pending(smb2.CommandCreate, app(2))
+	for len(srv.table.list(func(o *open) bool { return o.doomed.Load() })) == 0 { // the end of it is asked for without being waited for
+		sleepBriefly()
+	}
 	goOn()
 	if r := old.response(); r.hdr.Status != smb2.StatusFileForcedClosed {
 		t.Errorf("the older instance: %v", r.hdr.Status)
