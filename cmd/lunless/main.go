@@ -88,7 +88,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage.`,
 	root.SetHelpCommand(newHelp())
 	root.CompletionOptions.DisableDefaultCmd = true // ours refuses a wrong shell
 	root.PersistentFlags().Bool("json", false, "print JSON instead of text")
-	root.AddCommand(newServe(), newUser(), newShare(), newSession(), newOpen(), newDisk(), newVM(), newMigrate(), newBench(), newDemo(), newCompletion())
+	root.AddCommand(newServe(), newUser(), newShare(), newSession(), newOpen(), newDisk(), newVM(), newHost(), newMigrate(), newBench(), newDemo(), newCompletion())
 	return root
 }
 

@@ -36,3 +36,24 @@ func (b *byteSize) Set(s string) error {
 	*b = byteSize(v)
 	return nil
 }
+
+// byteSizes is a flag that is given once for each size; the first replaces the default.
+type byteSizes struct {
+	sizes []int64
+	given bool
+}
+
+func (b *byteSizes) String() string { return "" }
+func (b *byteSizes) Type() string   { return "size" }
+
+func (b *byteSizes) Set(s string) error {
+	var one byteSize
+	if err := one.Set(s); err != nil {
+		return err
+	}
+	if !b.given {
+		b.given, b.sizes = true, nil
+	}
+	b.sizes = append(b.sizes, int64(one))
+	return nil
+}

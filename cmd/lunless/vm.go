@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,11 +16,11 @@ func newVM() *cobra.Command {
 	return group("vm", "Keep virtual machines' homes on shares",
 		`A VM's home is a folder with its configuration (Virtual Machines), its disks
 (Virtual Hard Disks), its checkpoints (Snapshots) and a record of which host
-owns it. Starting machines comes with the host agent.`,
+owns it. Machines run on hosts: `+"`lunless host run`"+` makes this one a host.`,
 		`  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms
   lunless vm list --storage smb://hv@fs1/vms
   lunless vm show smb://hv@fs1/vms/web1 --json`,
-		vmCreate(), vmImport(), vmList(), vmShow(), vmRemove())
+		vmCreate(), vmImport(), vmList(), vmShow(), vmStart(), vmStop(), vmConsole(), vmClaim(), vmRemove())
 }
 
 // withStorage opens a storage location and calls do with it.
@@ -45,6 +46,10 @@ func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
 	memory := byteSize(1 << 30)
 	c.Flags().Var(&memory, "memory", "RAM")
 	firmware := c.Flags().String("firmware", "uefi", "uefi or bios")
+	networks := c.Flags().StringArray("network", nil, "a network adapter: user (out through the host) or none; may be given more than once")
+	machine := c.Flags().String("machine", "", "the hypervisor's machine type (default its newest when the VM first runs)")
+	trouble := c.Flags().String("storage-trouble", "", "when the storage does not answer: pause the guest, or report the error to it (default pause)")
+	patience := c.Flags().Duration("storage-patience", 0, "after how long that is (default 1m0s)")
 	notes := c.Flags().String("notes", "", "anything worth remembering")
 	return func() (smbstore.Config, error) {
 		switch {
@@ -55,7 +60,21 @@ func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
 		case *firmware != "uefi" && *firmware != "bios":
 			return smbstore.Config{}, usageError{fmt.Errorf("no firmware %q: there are uefi and bios", *firmware)}
 		}
-		return smbstore.Config{CPUs: *cpus, Memory: int64(memory), Firmware: *firmware, Notes: *notes}, nil
+		config := smbstore.Config{CPUs: *cpus, Memory: int64(memory), Firmware: *firmware, Notes: *notes, MachineType: *machine,
+			StorageTrouble: *trouble, StoragePatience: int(patience.Seconds())}
+		for i, n := range *networks {
+			if n != "user" && n != "none" {
+				return config, usageError{fmt.Errorf("no network %q: there are user and none", n)}
+			}
+			config.Networks = append(config.Networks, smbstore.Network{Name: fmt.Sprintf("net%d", i), Kind: n})
+		}
+		if t := *trouble; t != "" && t != smbstore.TroublePause && t != smbstore.TroubleReport {
+			return config, usageError{fmt.Errorf("--storage-trouble %q: there are %s and %s", t, smbstore.TroublePause, smbstore.TroubleReport)}
+		}
+		if *patience < 0 {
+			return config, usageError{fmt.Errorf("--storage-patience %v", *patience)}
+		}
+		return config, nil
 	}
 }
 
@@ -65,12 +84,18 @@ func printHome(c *cobra.Command, h *smbstore.Home) error {
 }
 
 func vmCreate() *cobra.Command {
-	c := &cobra.Command{Use: "create NAME", Short: "Make a VM with an empty disk", Args: takes(1),
-		Long:    "Makes a VM's home with an empty dynamic VHDX and prints its location.",
-		Example: "  lunless vm create web1 --storage smb://hv@fs1/vms --disk-size 64G --cpus 2 --memory 4G"}
+	c := &cobra.Command{Use: "create NAME", Short: "Make a VM with empty disks", Args: takes(1),
+		Long: `Makes a VM's home with an empty dynamic VHDX, or several, and prints its location.
+A --kernel is copied into the home, with its --initrd: the VM boots it on whatever
+host it runs, without firmware.`,
+		Example: `  lunless vm create web1 --storage smb://hv@fs1/vms --disk-size 64G --cpus 2 --memory 4G --network user
+  lunless vm create test --storage ./vms --disk-size 1G --kernel vmlinuz --initrd initrd.img --append console=ttyS0`}
 	storage := c.Flags().String("storage", "", "location the home shall lie in (required)")
-	diskSize := byteSize(64 << 30)
-	c.Flags().Var(&diskSize, "disk-size", "virtual size of its disk")
+	diskSizes := byteSizes{sizes: []int64{64 << 30}}
+	c.Flags().Var(&diskSizes, "disk-size", "virtual size of a disk; may be given more than once (default 64G)")
+	kernel := c.Flags().String("kernel", "", "file of a Linux kernel to boot")
+	initrd := c.Flags().String("initrd", "", "file of its initrd")
+	appendix := c.Flags().String("append", "", "its command line")
 	machine := machineFlags(c)
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -78,11 +103,19 @@ func vmCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if diskSize < 1<<20 {
-			return usageError{fmt.Errorf("--disk-size %d: a disk has at least 1 MiB", diskSize)}
+		for _, n := range diskSizes.sizes {
+			if n < 1<<20 {
+				return usageError{fmt.Errorf("--disk-size %d: a disk has at least 1 MiB", n)}
+			}
 		}
+		with := smbstore.NewHome{Disks: diskSizes.sizes, Append: *appendix}
+		closeFiles, err := bootFiles(&with, *kernel, *initrd)
+		if err != nil {
+			return err
+		}
+		defer closeFiles()
 		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
-			h, err := smbstore.CreateHomeWithDisk(c.Context(), s, args[0], config, int64(diskSize))
+			h, err := smbstore.CreateHomeWith(c.Context(), s, args[0], config, with)
 			if err != nil {
 				return err
 			}
@@ -90,6 +123,37 @@ func vmCreate() *cobra.Command {
 		})
 	}
 	return c
+}
+
+// bootFiles opens the kernel and initrd of a new VM.
+func bootFiles(with *smbstore.NewHome, kernel, initrd string) (closeFiles func(), err error) {
+	var open []*os.File
+	closeFiles = func() {
+		for _, f := range open {
+			f.Close()
+		}
+	}
+	if kernel == "" {
+		if initrd != "" || with.Append != "" {
+			return nil, usageError{fmt.Errorf("--initrd and --append go with a --kernel")}
+		}
+		return closeFiles, nil
+	}
+	for _, file := range []struct {
+		name string
+		to   *io.Reader
+	}{{kernel, &with.Kernel}, {initrd, &with.Initrd}} {
+		if file.name == "" {
+			continue
+		}
+		f, err := os.Open(file.name)
+		if err != nil {
+			closeFiles()
+			return nil, err
+		}
+		open, *file.to = append(open, f), f
+	}
+	return closeFiles, nil
 }
 
 func vmImport() *cobra.Command {
@@ -132,8 +196,11 @@ not changed. The home appears whole or not at all.`,
 }
 
 func vmList() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the VMs at a location", Args: takes(0), Example: "  lunless vm list --storage smb://hv@fs1/vms --json"}
-	storage := c.Flags().String("storage", "", "location the homes lie in (required)")
+	c := &cobra.Command{Use: "list", Short: "List the VMs of this host, or at a location", Args: takes(0),
+		Long:    "Lists the homes at a --storage location; without, the VMs that the host agent has or finds.",
+		Example: "  lunless vm list\n  lunless vm list --storage smb://hv@fs1/vms --json"}
+	storage := c.Flags().String("storage", "", "location the homes lie in")
+	agent := agentFlags(c)
 	store := storeFlags(c)
 	type row struct {
 		Name     string            `json:"name"`
@@ -144,6 +211,9 @@ func vmList() *cobra.Command {
 		Error    string            `json:"error,omitempty"`
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *storage == "" {
+			return listVMs(c, agent)
+		}
 		return withStorage(c.Context(), *storage, store, func(s smbstore.Store) error {
 			homes, err := smbstore.ListHomes(c.Context(), s)
 			if err != nil {
@@ -176,9 +246,15 @@ func vmList() *cobra.Command {
 }
 
 func vmShow() *cobra.Command {
-	c := &cobra.Command{Use: "show HOME", Short: "Show one VM", Args: takes(1), Example: "  lunless vm show smb://hv@fs1/vms/web1 --json"}
+	c := &cobra.Command{Use: "show VM", Short: "Show one VM", Args: takes(1),
+		Long:    "Shows a VM of this host, by its name or GUID, as its agent knows it; or what a home holds, by its location.",
+		Example: "  lunless vm show web1\n  lunless vm show smb://hv@fs1/vms/web1 --json"}
+	agent := agentFlags(c)
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if !strings.ContainsAny(args[0], `/\`) {
+			return showVM(c, agent, args[0])
+		}
 		l, err := smbstore.ParseLocation(args[0])
 		if err != nil {
 			return usageError{err}

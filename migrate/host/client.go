@@ -1,0 +1,175 @@
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Client asks the agent that runs with a data folder, or listens on a socket. A VM
+// is named by its name, its GUID or its home's location. Errors: ErrNoAgent; those
+// of the agent, which errors.Is tells as long as they are this package's or one of
+// smbstore's that matter to callers.
+type Client struct {
+	Data   string
+	Socket string // instead of the one in Data
+}
+
+// Host says who the agent is.
+func (c Client) Host(ctx context.Context) (h Host, err error) {
+	return h, c.call(ctx, http.MethodGet, "/host", nil, &h)
+}
+
+// List lists the host's VMs.
+func (c Client) List(ctx context.Context) (l Listing, err error) {
+	return l, c.call(ctx, http.MethodGet, "/vms", nil, &l)
+}
+
+// Show says what the host knows of one.
+func (c Client) Show(ctx context.Context, vm string) (v VM, err error) {
+	return v, c.call(ctx, http.MethodGet, vmPath(vm, ""), nil, &v)
+}
+
+// Start starts a VM.
+func (c Client) Start(ctx context.Context, vm string, q StartRequest) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/start"), q, &v)
+}
+
+// Stop stops a VM; it is off when this returns nil.
+func (c Client) Stop(ctx context.Context, vm string, q StopRequest) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/stop"), q, &v)
+}
+
+// Claim makes the host the VM's owner, whoever was: an administrator's word.
+func (c Client) Claim(ctx context.Context, vm string) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/claim"), nil, &v)
+}
+
+// Console connects with the guest's serial console.
+func (c Client) Console(ctx context.Context, vm string) (io.ReadWriteCloser, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	req, err := http.NewRequest(http.MethodPost, "http://host"+vmPath(vm, "/console"), nil)
+	if err == nil {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "console")
+		err = req.Write(conn)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, req)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("asking the host agent: %w", err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		defer conn.Close()
+		return nil, refusalOf(resp)
+	}
+	return console{conn, r}, nil
+}
+
+// console reads what came with the answer first.
+type console struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c console) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+func vmPath(vm, command string) string { return "/vms/" + url.PathEscape(vm) + command }
+
+// dial connects by a short name of the socket: addresses have room for 107 bytes.
+func (c Client) dial(ctx context.Context) (net.Conn, error) {
+	path := c.Socket
+	if path == "" {
+		path = filepath.Join(c.Data, controlName)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoAgent, err)
+	}
+	defer dir.Close()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		err = fmt.Errorf("%w: nobody listens on %s", ErrNoAgent, path)
+	}
+	return conn, err
+}
+
+// call makes one request; out takes the answer.
+func (c Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://host"+path, body)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }}}
+	resp, err := client.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.Is(err, ErrNoAgent) && errors.As(err, &u) {
+			return u.Err
+		}
+		return fmt.Errorf("asking the host agent: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return refusalOf(resp)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("the host agent's answer: %w", err)
+	}
+	return nil
+}
+
+// refusalOf is the agent's error.
+func refusalOf(resp *http.Response) error {
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
+	var f failure
+	if err != nil || json.Unmarshal(b, &f) != nil || f.Error == "" {
+		return fmt.Errorf("the host agent says %s: %.200s", resp.Status, b)
+	}
+	for _, k := range kinds {
+		if k.name == f.Kind {
+			return &agentError{f.Error, k.err}
+		}
+	}
+	return errors.New(f.Error)
+}
+
+// agentError is an agent's error, with what it can be told by.
+type agentError struct {
+	text string
+	is   error
+}
+
+func (e *agentError) Error() string { return e.text }
+func (e *agentError) Unwrap() error { return e.is }

@@ -1,0 +1,229 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lunless/smbstore"
+)
+
+// maxRequest bounds a request's body, in bytes.
+const maxRequest = 1 << 20
+
+// Host is what an agent says of itself.
+type Host struct {
+	Name    string    `json:"name"`
+	Data    string    `json:"data"`
+	Storage []string  `json:"storage"`
+	PID     int       `json:"pid"`
+	Since   time.Time `json:"since"`
+	VMs     int       `json:"vms"`
+	Running int       `json:"running"`
+}
+
+// Listing is the host's VMs.
+type Listing struct {
+	VMs      []VM     `json:"vms"`
+	Problems []string `json:"problems,omitempty"` // with storage locations
+}
+
+// failure is how an error travels: Kind is one of kinds.
+type failure struct {
+	Error string `json:"error"`
+	Kind  string `json:"kind,omitempty"`
+}
+
+// kinds are the errors that a client can tell.
+var kinds = []struct {
+	name   string
+	err    error
+	status int
+}{
+	{"no-vm", ErrNoVM, http.StatusNotFound},
+	{"not-home", smbstore.ErrNotHome, http.StatusNotFound},
+	{"ambiguous", ErrAmbiguous, http.StatusConflict},
+	{"running", ErrRunning, http.StatusConflict},
+	{"not-running", ErrNotRunning, http.StatusConflict},
+	{"busy", ErrBusy, http.StatusConflict},
+	{"foreign", ErrForeign, http.StatusConflict},
+	{"taken", smbstore.ErrTaken, http.StatusConflict},
+	{"moved", smbstore.ErrMoved, http.StatusConflict},
+	{"no-space", smbstore.ErrNoSpace, http.StatusInsufficientStorage},
+	{"sharing", smbstore.ErrSharing, http.StatusConflict},
+	{"unreachable", smbstore.ErrUnreachable, http.StatusBadGateway},
+	{"logon", smbstore.ErrLogon, http.StatusBadGateway},
+	{"stopping", ErrStopping, http.StatusServiceUnavailable},
+}
+
+// control serves the agent's socket.
+type control struct {
+	a     *Agent
+	since time.Time
+}
+
+// serveAPI makes the socket and answers until stop is called; failed tells of a
+// listener that ended by itself.
+func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
+	if err := ignoreMissing(os.Remove(a.cfg.Listen)); err != nil {
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	old := unix.Umask(0o177)
+	l, err := net.Listen("unix", a.cfg.Listen)
+	unix.Umask(old)
+	if err != nil {
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	c := control{a, time.Now()}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /host", c.host)
+	mux.HandleFunc("GET /vms", c.list)
+	mux.HandleFunc("GET /vms/{vm}", c.show)
+	mux.HandleFunc("POST /vms/{vm}/start", command(c, (*vm).start))
+	mux.HandleFunc("POST /vms/{vm}/stop", command(c, (*vm).stop))
+	mux.HandleFunc("POST /vms/{vm}/claim", command(c, func(v *vm, ctx context.Context, _ struct{}) error { return v.claim(ctx) }))
+	mux.HandleFunc("POST /vms/{vm}/console", c.console)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return a.ctx }}
+	ended := make(chan error, 1)
+	go func() {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			ended <- fmt.Errorf("control socket: %w", err)
+		}
+	}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		srv.Shutdown(ctx) //nolint:errcheck // what is left is cut off
+		srv.Close()
+		os.Remove(a.cfg.Listen) //nolint:errcheck // the next agent replaces it
+	}, ended, nil
+}
+
+func (c control) host(w http.ResponseWriter, _ *http.Request) {
+	h := Host{Name: c.a.cfg.Name, Data: c.a.cfg.Data, Storage: c.a.cfg.Storage, PID: os.Getpid(), Since: c.since}
+	for _, v := range c.a.known() {
+		h.VMs++
+		if _, err := v.running(); err == nil {
+			h.Running++
+		}
+	}
+	answer(w, h)
+}
+
+func (c control) list(w http.ResponseWriter, r *http.Request) {
+	l := Listing{}
+	l.VMs, l.Problems = c.a.List(r.Context())
+	if l.VMs == nil {
+		l.VMs = []VM{}
+	}
+	answer(w, l)
+}
+
+func (c control) show(w http.ResponseWriter, r *http.Request) {
+	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, v.show())
+}
+
+// command is a handler that has a VM do something, with what the body says, and
+// answers with what the VM is then.
+func command[Q any](c control, do func(*vm, context.Context, Q) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		v, err := c.a.find(r.Context(), r.PathValue("vm"))
+		if err == nil {
+			err = do(v, r.Context(), q)
+		}
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, v.show())
+	}
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) //nolint:errcheck // the client sees that it is cut short
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	f, status := failure{Error: err.Error()}, http.StatusInternalServerError
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			f.Kind, status = k.name, k.status
+			break
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(f) //nolint:errcheck // as above
+}
+
+// console connects the client with the guest's serial console, until either hangs up.
+func (c control) console(w http.ResponseWriter, r *http.Request) {
+	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	var run *run
+	if err == nil {
+		run, err = v.running()
+	}
+	var guest net.Conn
+	if err == nil {
+		guest, err = net.DialTimeout("unix", run.machine.Load().ConsoleSocket(), 5*time.Second)
+	}
+	if err != nil {
+		refuse(w, v.failOf("open the console of", err))
+		return
+	}
+	defer guest.Close()
+	hijacker, ok := w.(http.Hijacker)
+	if !ok {
+		refuse(w, errors.ErrUnsupported)
+		return
+	}
+	peer, buffered, err := hijacker.Hijack()
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	defer peer.Close()
+	if _, err := io.WriteString(peer, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: console\r\n\r\n"); err != nil {
+		return
+	}
+	ended := make(chan struct{}, 2)
+	go func() {
+		io.Copy(guest, buffered) //nolint:errcheck // one of the two hung up
+		ended <- struct{}{}
+	}()
+	go func() {
+		io.Copy(peer, guest) //nolint:errcheck // as above
+		ended <- struct{}{}
+	}()
+	select {
+	case <-ended:
+	case <-c.a.ctx.Done():
+	}
+}
+
+// failOf is fail for a VM that may be none.
+func (v *vm) failOf(op string, err error) error {
+	if v == nil {
+		return err
+	}
+	return v.fail(op, err)
+}

@@ -1,0 +1,154 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"lunless/migrate/qemu"
+	"lunless/smbstore"
+	"lunless/smbstore/block"
+	"lunless/smbstore/nbd"
+)
+
+// disk is a disk in use: its chain, which is in a slot, and what QEMU connects to.
+type disk struct {
+	conf   smbstore.Disk
+	chain  *smbstore.Chain
+	export *nbd.Export
+}
+
+// durable is what a guest sees of its disk: what it is told was written outlives
+// this process. Where a write gave the disk room that is in memory alone until a
+// flush, there is one before the answer.
+type durable struct{ *block.Slot }
+
+func (d durable) commit(ctx context.Context, err error) error {
+	if err != nil || !d.Slot.Uncommitted() || sabotage(sabotageRoom) {
+		return err
+	}
+	return d.Slot.Flush(ctx)
+}
+
+// WriteAt implements block.Device.
+func (d durable) WriteAt(ctx context.Context, p []byte, off int64, flags block.WriteFlags) error {
+	return d.commit(ctx, d.Slot.WriteAt(ctx, p, off, flags))
+}
+
+// WriteZeroes implements block.Device.
+func (d durable) WriteZeroes(ctx context.Context, off, n int64, flags block.WriteFlags) error {
+	return d.commit(ctx, d.Slot.WriteZeroes(ctx, off, n, flags))
+}
+
+// forever is how long a disk's files wait for their server where the guest is
+// paused meanwhile instead of being told of an error.
+const forever = 10 * 365 * 24 * time.Hour
+
+// maxReconnect is how long QEMU's requests wait for the agent at most.
+const maxReconnect = 7 * 24 * time.Hour
+
+// diskOptions open the store that a VM's disks lie on.
+func (a *Agent) diskOptions(k *kept) smbstore.Options {
+	o := a.cfg.Options
+	o.ReconnectTimeout = forever
+	if k.Report {
+		o.ReconnectTimeout = patience(k)
+	}
+	return o
+}
+
+func patience(k *kept) time.Duration {
+	if k.Patience <= 0 {
+		return smbstore.DefaultStoragePatience * time.Second
+	}
+	return time.Duration(k.Patience) * time.Second
+}
+
+// openDisks opens the VM's disks under the fence. On an error none stays open.
+func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.closeDisks())
+		}
+	}()
+	for _, d := range disks {
+		if len(r.disks) == qemu.MaxDisks {
+			return fmt.Errorf("%w: more than %d disks", smbstore.ErrBadConfig, qemu.MaxDisks)
+		}
+		c, err := smbstore.OpenChain(ctx, r.store, d.Path, smbstore.DiskOptions{DenyWrite: true, Format: d.Format, Fence: r.fence})
+		if err != nil {
+			return err
+		}
+		r.disks = append(r.disks, &disk{conf: d, chain: c})
+	}
+	return nil
+}
+
+// closeDisks flushes and closes the disks.
+func (r *run) closeDisks() error {
+	var errs []error
+	for _, d := range r.disks {
+		errs = append(errs, d.chain.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// serve offers the disks on the VM's NBD socket.
+func (r *run) serve() error {
+	path := filepath.Join(r.dir, nbdName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	r.nbd = nbd.NewServer(nbd.Options{Log: r.v.a.log})
+	for i, d := range r.disks {
+		var err error
+		d.export, err = r.nbd.Add(nbd.ExportOptions{Name: exportName(i), Description: d.conf.Path, Device: durable{d.chain.Disk()},
+			Errno: errnoOf, OnFailure: r.requestFailed})
+		if err != nil {
+			return err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return err
+	}
+	r.v.a.wg.Go(func() {
+		if err := r.nbd.Serve(context.WithoutCancel(r.v.a.ctx), l); err != nil {
+			r.v.a.log.Error("the VM's disks are not served any more", "vm", r.v.name(), "error", err)
+		}
+	})
+	return nil
+}
+
+func exportName(i int) string { return fmt.Sprintf("disk%d", i) }
+
+// errnoOf has QEMU know that a share is full.
+func errnoOf(err error) nbd.Errno {
+	if errors.Is(err, smbstore.ErrNoSpace) {
+		return nbd.ENOSPC
+	}
+	return 0
+}
+
+// machineDisks are the disks as QEMU is to have them.
+func (r *run) machineDisks(k *kept) []qemu.Disk {
+	var list []qemu.Disk
+	for i, d := range r.disks {
+		g := d.chain.Disk().Geometry()
+		q := qemu.Disk{Node: exportName(i), Socket: filepath.Join(r.dir, nbdName), Export: exportName(i), ReconnectDelay: maxReconnect,
+			LogicalSector: g.LogicalSectorSize, PhysicalSector: g.PhysicalSectorSize}
+		if k.Report {
+			q.ReconnectDelay, q.OnWriteError, q.OnReadError = patience(k), qemu.ErrorENOSPC, qemu.ErrorReport
+		}
+		list = append(list, q)
+	}
+	return list
+}

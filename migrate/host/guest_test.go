@@ -1,0 +1,153 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"lunless/smbstore"
+	"lunless/smbstore/storetest"
+	guest "lunless/testdata/guest/vm"
+)
+
+// A guest starts from a share, writes, and stops; what it wrote is on its disks. Its
+// agent is killed and started again while it works: it sees a stall, and no error.
+func TestGuestOutlivesItsAgent(t *testing.T) {
+	server := storetest.StartLunless(t)
+	h := newRig(t, "hv1", server)
+	at := h.makeGuest("web1", server.Location(""))
+	h.startAgent()
+	v, err := h.Start(h.ctx, at.String(), StartRequest{})
+	h.must(err)
+	if v.State != Running || v.Epoch != 3 || len(v.Disks) != 2 {
+		t.Errorf("started: %+v", v)
+	}
+	if _, err := h.Start(h.ctx, "web1", StartRequest{}); !errors.Is(err, ErrRunning) {
+		t.Errorf("started again: %v", err)
+	}
+	c := h.console("web1")
+	defer c.Close()
+	h.flushes(c, 3)
+	for range 3 {
+		h.kill()
+		h.startAgent()
+		again := h.await("web1", Running)
+		if again.PID != v.PID || again.Epoch != v.Epoch+1 {
+			t.Errorf("after a restart of the agent: process %d in epoch %d, before %d in %d", again.PID, again.Epoch, v.PID, v.Epoch)
+		}
+		v = again
+		h.reattach(c, "web1")
+		h.flushes(c, 3)
+	}
+	h.signal(15)
+	h.startAgent()
+	h.await("web1", Running)
+	h.reattach(c, "web1")
+	h.flushes(c, 3)
+	if found, err := c.Verify(h.ctx); err != nil || found.Blocks == 0 {
+		t.Errorf("verified: %+v, %v\n%s", found, err, c.Tail(20))
+	}
+	if err := c.Err(); err != nil {
+		t.Errorf("%v\n%s", err, c.Tail(20))
+	}
+	h.must(c.Quit(h.ctx))
+	h.await("web1", Stopped)
+	checkDisks(t, h, c, at)
+}
+
+// checkDisks verifies from outside what the guest said it had flushed.
+func checkDisks(t *testing.T, h *rig, c *guest.Console, home smbstore.Location) {
+	t.Helper()
+	disks := []smbstore.Location{home.Join("Virtual Hard Disks/disk0.vhdx"), home.Join("Virtual Hard Disks/disk1.vhdx")}
+	if report, err := guest.Check(h.ctx, c.Records(), h.options(), disks...); err != nil {
+		t.Errorf("%v\n%+v", err, report)
+	}
+}
+
+// A server that is killed under a guest, on a share that is continuously available
+// and on one that is not, shows as a stall.
+func TestGuestOutlivesItsServer(t *testing.T) {
+	for _, share := range []string{"vms", "ca"} {
+		t.Run(share, func(t *testing.T) {
+			server := storetest.StartLunless(t)
+			h := newRig(t, "hv1", server)
+			on := server.Location("")
+			on.Share = share
+			at := h.makeGuest("web1", on, "rate=200")
+			h.startAgent()
+			_, err := h.Start(h.ctx, at.String(), StartRequest{})
+			h.must(err)
+			c := h.console("web1")
+			defer c.Close()
+			for range 3 {
+				h.flushes(c, 2)
+				server.Kill()
+				server.Start(t)
+			}
+			h.flushes(c, 2)
+			if _, err := c.Verify(h.ctx); err != nil {
+				t.Errorf("%v\n%s", err, c.Tail(20))
+			}
+			h.must(c.Quit(h.ctx))
+			h.await("web1", Stopped)
+			if err := c.Err(); err != nil {
+				t.Errorf("%v\n%s", err, c.Tail(20))
+			}
+			checkDisks(t, h, c, at)
+		})
+	}
+}
+
+// A second agent is refused, with the data folder and with the name alone.
+func TestSecondAgentRefused(t *testing.T) {
+	h := newRig(t, "hv1", nil)
+	h.startAgent()
+	other := newRig(t, "hv2", nil)
+	other.cfg.Config.Name = h.cfg.Config.Name
+	for name, cfg := range map[string]Config{"folder": {Data: h.Data, Name: "hv9-" + h.cfg.Config.Name}, "name": other.cfg.Config} {
+		ctx, cancel := context.WithCancel(h.ctx)
+		cancel()
+		if err := Run(ctx, cfg, func(string) {}); !errors.Is(err, ErrAgentRunning) {
+			t.Errorf("another with the same %s: %v", name, err)
+		}
+	}
+	if _, err := (Client{Data: other.Data}).Host(h.ctx); !errors.Is(err, ErrNoAgent) {
+		t.Errorf("a folder without an agent: %v", err)
+	}
+	if _, err := h.Show(h.ctx, "nobody"); !errors.Is(err, ErrNoVM) || !strings.Contains(err.Error(), "vm list") {
+		t.Errorf("a VM that is not there: %v", err)
+	}
+}
+
+// Another host takes the VM by an administrator's word: it runs there, and the
+// first host's guest is ended, without a write of it arriving.
+func TestTakenByAnotherHost(t *testing.T) {
+	server := storetest.StartLunless(t)
+	hv1, hv2 := newRig(t, "hv1", server), newRig(t, "hv2", server)
+	at := hv1.makeGuest("web1", server.Location(""))
+	hv1.startAgent()
+	hv2.startAgent()
+	_, err := hv1.Start(hv1.ctx, at.String(), StartRequest{})
+	hv1.must(err)
+	c := hv1.console("web1")
+	defer c.Close()
+	hv1.flushes(c, 3)
+	if _, err := hv2.Start(hv2.ctx, at.String(), StartRequest{}); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), hv1.cfg.Config.Name) {
+		t.Fatalf("without the word: %v", err)
+	}
+	_, err = hv2.Start(hv2.ctx, at.String(), StartRequest{TakeOver: true})
+	hv2.must(err)
+	if v := hv1.await("web1", Lost); !strings.Contains(v.Reason, hv2.cfg.Config.Name) {
+		t.Errorf("the first host says %q", v.Reason)
+	}
+	conn, err := hv2.Console(hv2.ctx, "web1")
+	hv2.must(err)
+	c.Attach(conn)
+	if ready, err := c.Await(hv2.ctx); err != nil || ready.Boots != 2 {
+		t.Errorf("on the other host: %+v, %v\n%s", ready, err, c.Tail(20))
+	}
+	hv2.must(c.Quit(hv2.ctx))
+	hv2.await("web1", Stopped)
+	checkDisks(t, hv2, c, at)
+}

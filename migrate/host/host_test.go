@@ -1,0 +1,215 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lunless/migrate/qemu"
+	"lunless/smbstore"
+	"lunless/smbstore/storetest"
+	guest "lunless/testdata/guest/vm"
+)
+
+// An agent that a test kills is this program again.
+const agentVariable = "LUNLESS_TEST_AGENT"
+
+func TestMain(m *testing.M) {
+	if b := os.Getenv(agentVariable); b != "" {
+		os.Exit(childAgent([]byte(b)))
+	}
+	os.Exit(m.Run())
+}
+
+// childConfig is an agent's configuration on its way to the child.
+type childConfig struct {
+	Config   Config
+	User     string
+	Sabotage string
+}
+
+func childAgent(b []byte) int {
+	var c childConfig
+	if err := json.Unmarshal(b, &c); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	sabotage = func(name string) bool { return name == c.Sabotage }
+	c.Config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if c.User != "" {
+		c.Config.Options.Credentials = &smbstore.Credentials{User: c.User, Password: storetest.Password}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	err := Run(ctx, c.Config, func(string) { fmt.Println("ready") })
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// rig is a host with an agent in a process of its own.
+type rig struct {
+	t   *testing.T
+	ctx context.Context
+	cfg childConfig
+	cmd *exec.Cmd
+	Client
+}
+
+// newRig makes a host; nothing runs on it yet. Its guests end with the test.
+func newRig(t *testing.T, name string, server *storetest.Server) *rig {
+	t.Helper()
+	data, err := os.MkdirTemp("", "h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	// Hosts of tests that run at the same time have names of their own.
+	h := &rig{t: t, ctx: ctx, cfg: childConfig{Config: Config{Data: data, Name: name + "-" + filepath.Base(data), Accel: "tcg"}}, Client: Client{Data: data}}
+	if server != nil {
+		h.cfg.User = server.User
+	}
+	t.Cleanup(func() {
+		cancel()
+		h.kill()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		dirs, _ := filepath.Glob(filepath.Join(data, runDir, "*"))
+		for _, dir := range dirs {
+			if err := qemu.KillAt(ctx, dir); err != nil && !errors.Is(err, qemu.ErrGone) {
+				t.Error(err)
+			}
+		}
+		os.RemoveAll(data)
+	})
+	return h
+}
+
+func (h *rig) options() smbstore.Options {
+	o := smbstore.Options{}
+	if h.cfg.User != "" {
+		o.Credentials = &smbstore.Credentials{User: h.cfg.User, Password: storetest.Password}
+	}
+	return o
+}
+
+// startAgent starts the agent and waits until it is ready.
+func (h *rig) startAgent() {
+	h.t.Helper()
+	b, err := json.Marshal(h.cfg)
+	h.must(err)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), agentVariable+"="+string(b))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	h.must(err)
+	h.must(cmd.Start())
+	h.cmd = cmd
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if strings.TrimSpace(line) != "ready" {
+		h.t.Fatalf("the agent says %q, %v", line, err)
+	}
+}
+
+// kill ends the agent with kill -9.
+func (h *rig) kill() { h.signal(syscall.SIGKILL) }
+
+func (h *rig) signal(s syscall.Signal) {
+	if h.cmd != nil {
+		h.cmd.Process.Signal(s) //nolint:errcheck // it may have ended
+		h.cmd.Wait()            //nolint:errcheck // of a signal
+		h.cmd = nil
+	}
+}
+
+func (h *rig) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// await waits until the VM is in a state.
+func (h *rig) await(name string, want State) VM {
+	h.t.Helper()
+	for {
+		v, err := h.Show(h.ctx, name)
+		if err == nil && v.State == want {
+			return v
+		}
+		select {
+		case <-h.ctx.Done():
+			h.t.Fatalf("%s is %s (%s), %v: want %s", name, v.State, v.Reason, err, want)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// makeGuest makes a home with the test guest in it, owned by the rig's host, and
+// gives its location.
+func (h *rig) makeGuest(name string, at smbstore.Location, params ...string) smbstore.Location {
+	h.t.Helper()
+	g, err := guest.Build(h.ctx, "")
+	if err != nil {
+		h.t.Fatalf("%v (testdata/peers.sh installs what is missing)", err)
+	}
+	kernel, err := os.Open(g.Kernel)
+	h.must(err)
+	defer kernel.Close()
+	initrd, err := os.Open(g.Initrd)
+	h.must(err)
+	defer initrd.Close()
+	s, err := smbstore.Open(h.ctx, at, h.options())
+	h.must(err)
+	defer s.Close()
+	home, err := smbstore.CreateHomeWith(h.ctx, s, name, smbstore.Config{CPUs: 1, Memory: 131064 << 10, Firmware: "bios"},
+		smbstore.NewHome{Disks: []int64{96 << 20, 64 << 20}, Kernel: kernel, Initrd: initrd, Append: g.Append(params...)})
+	h.must(err)
+	_, err = home.Resolve(h.ctx, h.cfg.Config.Name)
+	h.must(err)
+	return at.Join(name)
+}
+
+// console connects with the guest's console and waits until it is at work.
+func (h *rig) console(name string) *guest.Console {
+	h.t.Helper()
+	conn, err := h.Console(h.ctx, name)
+	h.must(err)
+	c := guest.NewConsole()
+	c.Attach(conn)
+	if _, err := c.Await(h.ctx); err != nil {
+		h.t.Fatalf("%v\n%s", err, c.Tail(20))
+	}
+	return c
+}
+
+// reattach gives the conversation a new connection, after the agent has gone.
+func (h *rig) reattach(c *guest.Console, name string) {
+	h.t.Helper()
+	conn, err := h.Console(h.ctx, name)
+	h.must(err)
+	c.Attach(conn)
+}
+
+// flushes waits until the guest has told of n more flushes.
+func (h *rig) flushes(c *guest.Console, n int) {
+	h.t.Helper()
+	for range n {
+		if _, err := c.Wait(h.ctx, c.Mark(), "FLUSHED"); err != nil {
+			h.t.Fatalf("%v\n%s", err, c.Tail(20))
+		}
+	}
+}

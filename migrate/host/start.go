@@ -1,0 +1,363 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+
+	"lunless/migrate/qemu"
+	"lunless/smbstore"
+)
+
+// StartRequest says how to start a VM.
+type StartRequest struct {
+	// TakeOver is an administrator's word that the host which the record names is
+	// gone, or is not to have the VM any more.
+	TakeOver bool `json:"takeOver,omitempty"`
+}
+
+// start starts the VM. On an error it is off, and this host may be its owner.
+func (v *vm) start(ctx context.Context, q StartRequest) error {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return v.fail("start", err)
+	}
+	defer done()
+	if v.a.isStopping() {
+		return v.fail("start", ErrStopping)
+	}
+	v.mu.Lock()
+	busy := v.run != nil || v.kept.Running
+	was, why := v.state, v.reason
+	v.mu.Unlock()
+	if busy {
+		return v.fail("start", fmt.Errorf("%w already (%s)", ErrRunning, was))
+	}
+	v.set(Starting, "")
+	if err := v.startNow(ctx, q); err != nil {
+		v.set(was, why)
+		return v.fail("start", err)
+	}
+	return nil
+}
+
+func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
+	r, c, err := v.prepare(ctx, q.TakeOver)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close(), v.remember(func(k *kept) { k.Running = false }))
+		}
+	}()
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return err
+	}
+	mc, err := r.machineConfig(ctx, &c)
+	if err != nil {
+		return err
+	}
+	if err := r.serve(); err != nil {
+		return err
+	}
+	// From here on a QEMU may be there that an agent after this one has to find.
+	if err := v.remember(func(k *kept) { k.Running, k.Ended = true, "" }); err != nil {
+		return err
+	}
+	mc.Paused = true
+	m, err := qemu.Start(ctx, mc)
+	if err != nil {
+		return err
+	}
+	r.machine.Store(m)
+	if err = r.firstTime(&c, m.Config()); err == nil {
+		err = m.Cont(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, m.Kill(context.WithoutCancel(ctx)))
+	}
+	v.follow(r)
+	return nil
+}
+
+// follow shows what runs, and watches it.
+func (v *vm) follow(r *run) {
+	v.mu.Lock()
+	v.run = r
+	v.mu.Unlock()
+	if r.held {
+		v.set(Paused, "it was when the agent found it")
+	} else {
+		v.set(Running, "")
+	}
+	v.a.wg.Go(r.watch)
+}
+
+// machineConfig is the VM for QEMU.
+func (r *run) machineConfig(ctx context.Context, c *smbstore.Config) (qemu.Config, error) {
+	id, err := uuid.Parse(c.ID)
+	if err != nil {
+		return qemu.Config{}, fmt.Errorf("%w: id %q", smbstore.ErrBadConfig, c.ID)
+	}
+	k := &r.v.kept
+	m := qemu.Config{Name: c.Name, UUID: id, MachineType: c.MachineType, CPU: c.CPUModel, Accel: qemu.Accel(r.v.a.cfg.Accel),
+		CPUs: max(c.CPUs, 1), Memory: c.Memory, Disks: r.machineDisks(k), RuntimeDir: r.dir, Binary: r.v.a.cfg.QEMU}
+	for i, n := range c.Networks {
+		nic, err := nicOf(id, i, n)
+		if err != nil {
+			return m, err
+		}
+		m.NICs = append(m.NICs, nic)
+	}
+	if b := c.Kernel; b != nil {
+		m.Kernel = &qemu.KernelBoot{Kernel: filepath.Join(r.dir, "kernel"), Append: b.Append}
+		if err := r.fetch(ctx, b.Path, m.Kernel.Kernel); err != nil {
+			return m, err
+		}
+		if b.Initrd != "" {
+			m.Kernel.Initrd = filepath.Join(r.dir, "initrd")
+			if err := r.fetch(ctx, b.Initrd, m.Kernel.Initrd); err != nil {
+				return m, err
+			}
+		}
+		return m, nil // without firmware of its own
+	}
+	if c.Firmware == "uefi" {
+		m.Firmware, m.UEFIVars = qemu.UEFI, filepath.Join(r.dir, "uefi-vars")
+		err := r.fetch(ctx, r.variables(), m.UEFIVars)
+		if errors.Is(err, smbstore.ErrNotExist) {
+			err = ignoreMissing(os.Remove(m.UEFIVars)) // QEMU's driver makes new ones
+		}
+		return m, err
+	}
+	return m, nil
+}
+
+// variables is where the VM's UEFI variables lie in its home.
+func (r *run) variables() string { return smbstore.MachinesDir + "/" + r.home.ID() + ".nvram" }
+
+// maxVariables bounds a file with UEFI variables, in bytes.
+const maxVariables = 64 << 20
+
+// keepVariables puts the guest's UEFI variables back into the home, if it has any.
+func (r *run) keepVariables() error {
+	b, err := os.ReadFile(filepath.Join(r.dir, "uefi-vars"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || len(b) > maxVariables {
+		return err
+	}
+	if err := r.fence.Holds(); err != nil {
+		return err
+	}
+	return smbstore.WriteFile(r.home.Store(), r.variables(), b)
+}
+
+// maxFetched bounds a file of the home that is copied to this host, in bytes.
+const maxFetched = 1 << 30
+
+// fetch copies a file of the home to this host.
+func (r *run) fetch(ctx context.Context, name, to string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b, err := smbstore.ReadFile(r.home.Store(), name, maxFetched)
+	if err != nil {
+		return err
+	}
+	return replaceFile(to, b)
+}
+
+// firstTime writes down what hardware the guest has seen, for its later starts.
+func (r *run) firstTime(c *smbstore.Config, m qemu.Config) error {
+	if c.MachineType == m.MachineType && c.CPUModel == m.CPU {
+		return nil
+	}
+	return r.home.UpdateConfig(func(c *smbstore.Config) error {
+		c.MachineType, c.CPUModel = m.MachineType, m.CPU
+		return nil
+	})
+}
+
+// nicOf is a network adapter; without a MAC in the configuration it has one that
+// follows from the VM's GUID.
+func nicOf(id uuid.UUID, i int, n smbstore.Network) (qemu.NIC, error) {
+	nic := qemu.NIC{Network: qemu.NetNone, MAC: qemu.MAC{0x52, 0x54, id[13], id[14], id[15], byte(i)}}
+	if n.Kind == "user" {
+		nic.Network = qemu.NetUser
+	}
+	if n.MAC == "" {
+		return nic, nil
+	}
+	if err := nic.MAC.UnmarshalText([]byte(n.MAC)); err != nil {
+		return nic, fmt.Errorf("%w: network %d: %w", smbstore.ErrBadConfig, i, err)
+	}
+	return nic, nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// takeOver gets back the guest that an earlier agent left running. Until it is
+// known whose the VM is the guest is paused and in doubt.
+func (v *vm) takeOver() {
+	v.op <- struct{}{}
+	defer func() { <-v.op }()
+	ctx := v.a.ctx
+	m, err := v.attach(ctx)
+	if err != nil || m == nil {
+		return
+	}
+	pausing := false
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		r, _, err := v.prepare(ctx, false)
+		if err == nil {
+			r.machine.Store(m)
+			if err = r.serve(); err == nil {
+				v.a.log.Info("the guest goes on", "vm", v.name(), "process", m.PID(), "epoch", v.kept.Epoch)
+				v.followAgain(r, pausing)
+				return
+			}
+			err = errors.Join(err, r.close())
+		}
+		switch {
+		case ctx.Err() != nil:
+			m.Close()
+			return
+		case foreign(err):
+			v.lose(m, err)
+			return
+		}
+		v.set(InDoubt, err.Error())
+		if !pausing {
+			pausing = true
+			// QEMU stops the guest at once, and answers when its disks have.
+			v.a.wg.Go(func() { m.Stop(ctx) }) //nolint:errcheck // it is tried to continue it whatever came of it
+		}
+		select {
+		case <-time.After(wait):
+		case <-m.Ended():
+			v.ended(m, nil)
+			return
+		case <-ctx.Done():
+			m.Close()
+			return
+		}
+	}
+}
+
+// followAgain is follow for a guest that was there before.
+func (v *vm) followAgain(r *run, paused bool) {
+	if paused {
+		v.a.wg.Go(func() {
+			if err := r.machine.Load().Cont(r.ctx); err != nil && r.ctx.Err() == nil {
+				v.a.log.Error("the guest cannot be continued", "vm", v.name(), "error", err)
+			}
+		})
+	} else {
+		ctx, cancel := context.WithTimeout(v.a.ctx, 5*time.Second)
+		switch s, err := r.machine.Load().Status(ctx); {
+		case err != nil:
+		case s == qemu.StatePaused, s == qemu.StatePanicked:
+			r.held = true
+		case s != qemu.StateRunning:
+			// The last agent ended before it let the guest run, or in its trouble.
+			if err := r.machine.Load().Cont(ctx); err != nil {
+				v.a.log.Error("the guest cannot be continued", "vm", v.name(), "state", s, "error", err)
+			}
+		}
+		cancel()
+	}
+	v.follow(r)
+}
+
+// attach finds the VM's QEMU. Without one the VM is off, and nil is returned.
+func (v *vm) attach(ctx context.Context) (*qemu.Machine, error) {
+	dir := v.a.runtimeDir(v.kept.ID)
+	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
+		m, err := qemu.Attach(ctx, dir)
+		switch {
+		case err == nil:
+			return m, nil
+		case gone(err):
+			v.off(Crashed, fmt.Sprintf("its QEMU ended while no agent ran: %v", err))
+			return nil, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+		v.set(InDoubt, fmt.Sprintf("its QEMU is there and does not answer: %v; `lunless vm stop --force` ends it", err))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// lose ends a guest that is another host's by now.
+func (v *vm) lose(m *qemu.Machine, why error) {
+	if err := m.Kill(context.WithoutCancel(v.a.ctx)); err != nil {
+		v.a.log.Error("a guest that is another host's cannot be ended: nothing it writes arrives", "vm", v.name(), "error", err)
+	}
+	m.Close()
+	v.off(Lost, why.Error())
+}
+
+// off is the VM's state once nothing runs any more.
+func (v *vm) off(s State, reason string) {
+	v.mu.Lock()
+	v.run = nil
+	v.mu.Unlock()
+	err := v.remember(func(k *kept) {
+		k.Running, k.Ended = false, ""
+		if s == Crashed {
+			k.Ended = reason
+		}
+	})
+	if err != nil {
+		v.a.log.Error("the VM is off, and the next agent will look for it", "vm", v.name(), "error", err)
+	}
+	v.set(s, reason)
+}
+
+// ended says how a QEMU ended that nobody served.
+func (v *vm) ended(m *qemu.Machine, also error) {
+	exit, err := m.Wait(context.WithoutCancel(v.a.ctx))
+	m.Close()
+	s, reason := endOf(exit, err)
+	if also != nil {
+		reason += "; " + also.Error()
+	}
+	v.off(s, reason)
+}
+
+// endOf is what a QEMU's end means.
+func endOf(x qemu.Exit, err error) (State, string) {
+	switch {
+	case err != nil:
+		return Crashed, err.Error()
+	case x.Reason == "guest-shutdown", x.Reason == "host-qmp-quit", x.Reason == "host-qmp-system-reset":
+		return Stopped, ""
+	case x.Reason == "":
+		s := "QEMU ended"
+		if x.Status != "" {
+			s += " with " + x.Status
+		}
+		if x.Log != "" {
+			s += ": " + x.Log
+		}
+		return Crashed, s
+	}
+	return Crashed, "QEMU ended: " + x.Reason
+}

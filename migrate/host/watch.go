@@ -1,0 +1,206 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"lunless/migrate/qemu"
+	"lunless/smbstore"
+)
+
+const (
+	lookEvery = 250 * time.Millisecond // at how long the guest's requests have waited
+	retryMin  = time.Second            // until a guest that its disk stopped is continued
+	retryMax  = 15 * time.Second
+	calm      = 30 * time.Second // without trouble, after which retries begin anew
+)
+
+// trouble is what watch knows of a guest whose storage does not do as it should.
+type trouble struct {
+	stalled bool          // paused by us: a request has waited for longer than the VM's patience
+	failed  bool          // paused by QEMU: a request failed
+	wait    time.Duration // until the next retry
+	since   time.Time     // of the last failure
+	retry   <-chan time.Time
+}
+
+// watch follows the guest until QEMU has ended, or the agent lets go of it.
+func (r *run) watch() {
+	defer close(r.stopped)
+	m := r.machine.Load()
+	events := make(chan qemu.Event)
+	go r.listen(m, events)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var t trouble
+	var why *ending
+	var last error // of the guest's requests
+	for {
+		select {
+		case <-m.Ended():
+			r.over(m, why)
+			return
+		case <-r.ctx.Done():
+			return
+		case e := <-r.wanted:
+			why = &e
+			go func() {
+				if err := m.Kill(context.WithoutCancel(r.ctx)); err != nil {
+					r.v.a.log.Error("QEMU cannot be ended", "vm", r.v.name(), "error", err)
+				}
+			}()
+		case last = <-r.failed:
+		case e, more := <-events:
+			if !more {
+				events = nil
+				continue
+			}
+			select { // it was failed before QEMU could say so
+			case last = <-r.failed:
+			default:
+			}
+			r.event(&t, e, last)
+		case <-t.retry:
+			t.retry = nil
+			r.again(m)
+		case <-look.C:
+			r.look(m, &t)
+		}
+	}
+}
+
+// listen hands on the guest's events.
+func (r *run) listen(m *qemu.Machine, to chan<- qemu.Event) {
+	defer close(to)
+	events := m.Events()
+	defer events.Close()
+	for {
+		e, err := events.Next(r.ctx)
+		if err != nil || e.Kind == qemu.EventDisconnected {
+			return
+		}
+		select {
+		case to <- e:
+		case <-r.ctx.Done():
+			return
+		case <-r.stopped:
+			return
+		}
+	}
+}
+
+// event shows what an event means.
+func (r *run) event(t *trouble, e qemu.Event, last error) {
+	v := r.v
+	switch e.Kind {
+	case qemu.EventIOError:
+		if e.Action != "stop" {
+			v.a.log.Warn("the guest was told of an error of its disk", "vm", v.name(), "disk", e.Node, "operation", e.Operation, "error", e.Reason)
+			return
+		}
+		if time.Since(t.since) > calm {
+			t.wait = 0
+		}
+		t.failed, t.since, t.wait = true, time.Now(), min(max(2*t.wait, retryMin), retryMax)
+		if t.retry == nil {
+			t.retry = time.After(t.wait)
+		}
+		v.set(Paused, r.explain(e, last))
+	case qemu.EventResume:
+		t.failed = false
+		if !t.stalled {
+			v.set(Running, "")
+		}
+	case qemu.EventShutdown:
+		v.set(Stopping, "")
+	case qemu.EventPanicked:
+		v.set(Paused, "the guest's kernel has panicked: see its console; `lunless vm stop --force` ends it")
+	case qemu.EventStop:
+		v.mu.Lock()
+		byOthers := v.state == Running
+		v.mu.Unlock()
+		if byOthers && !t.failed && !t.stalled {
+			v.set(Paused, "")
+		}
+	case qemu.EventReset:
+		v.a.log.Info("the guest was reset", "vm", v.name(), "reason", e.Reason)
+	}
+}
+
+// explain says why a disk's request failed, and what happens next.
+func (r *run) explain(e qemu.Event, last error) string {
+	switch {
+	case errors.Is(last, smbstore.ErrNoSpace) || e.NoSpace:
+		s := "no room for what the guest writes"
+		if last != nil {
+			s = smbstore.LeadFull(last).Error()
+		}
+		return s + ": it goes on when there is"
+	case last != nil:
+		return fmt.Sprintf("a %s of %s failed: %v: it is tried again", e.Operation, e.Node, last)
+	}
+	return fmt.Sprintf("a %s of %s failed: %s: it is tried again", e.Operation, e.Node, e.Reason)
+}
+
+// again continues a guest that a failed request has stopped: QEMU repeats that.
+func (r *run) again(m *qemu.Machine) {
+	go func() {
+		if err := m.Cont(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.v.a.log.Warn("the guest cannot be continued", "vm", r.v.name(), "error", err)
+		}
+	}()
+}
+
+// look pauses the guest when its storage has not answered for longer than its
+// patience, if that is its policy, and continues it when it has.
+func (r *run) look(m *qemu.Machine, t *trouble) {
+	r.v.mu.Lock()
+	limit, report := patience(&r.v.kept), r.v.kept.Report
+	r.v.mu.Unlock()
+	var oldest time.Duration
+	var at *disk
+	for _, d := range r.disks {
+		if age := d.export.Stats().Oldest; age > oldest {
+			oldest, at = age, d
+		}
+	}
+	switch {
+	case !t.stalled && !report && oldest > limit:
+		t.stalled = true
+		r.v.set(Paused, fmt.Sprintf("%s has not answered for %s: the guest goes on when it does",
+			at.chain.Images()[0], limit.Round(time.Second)))
+		// QEMU stops the guest at once, and answers when its disks have.
+		go m.Stop(r.ctx) //nolint:errcheck // it is continued whatever came of it
+	case t.stalled && oldest < limit/2:
+		t.stalled = false
+		r.again(m)
+	}
+}
+
+// over ends what the VM had open once QEMU has ended.
+func (r *run) over(m *qemu.Machine, why *ending) {
+	v := r.v
+	exit, err := m.Wait(context.WithoutCancel(r.ctx))
+	m.Close()
+	state, reason := endOf(exit, err)
+	if why != nil {
+		state, reason = why.state, why.reason
+	}
+	v.mu.Lock()
+	v.run = nil
+	v.mu.Unlock()
+	if state != Lost {
+		if err := r.keepVariables(); err != nil {
+			v.a.log.Error("the guest's UEFI variables stay on this host", "vm", v.name(), "error", err)
+		}
+	}
+	if err := r.close(); err != nil && state != Lost {
+		v.a.log.Error("closing the disks of a guest that has ended", "vm", v.name(), "error", err)
+		if !r.v.kept.Report && state == Stopped && reason == "" {
+			reason = "its disks did not close well: " + err.Error()
+		}
+	}
+	v.off(state, reason)
+}
