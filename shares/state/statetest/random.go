@@ -179,6 +179,16 @@ func (g *Generator) answer(kind string, m *Model) (Op, bool) {
 	return pick(g, of), true
 }
 
+// Connected is how many opens a client has that it would lose with its connection.
+func (m *Model) Connected(client int) (n int) {
+	for _, o := range m.Opens {
+		if o.Client == client && !o.Away {
+			n++
+		}
+	}
+	return n
+}
+
 // there says whether a client has an open of its lease.
 func (m *Model) there(l *Lease) bool {
 	for _, o := range m.opensOf(l) {
