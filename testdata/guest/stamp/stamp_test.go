@@ -205,3 +205,45 @@ func TestLayout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// memory is a device.
+type memory []byte
+
+func (m memory) WriteAt(p []byte, off int64) (int, error) { return copy(m[off:], p), nil }
+
+// A prepared disk holds as much as was asked for, is right, and a lost block of it
+// is noticed.
+func TestPrepare(t *testing.T) {
+	for _, noTrim := range []bool{false, true} {
+		image := make(memory, 24<<20)
+		super, err := Prepare(image, int64(len(image)), PrepareOptions{Set: 5, Disk: 1, Span: 16 << 20, Spread: true, Filled: 0.5, NoTrim: noTrim})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func() *Report {
+			r, err := Check(context.Background(), nil, Image{R: bytes.NewReader(image), Size: int64(len(image))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		r := check()
+		if share := float64(r.Stamped) / float64(super.Blocks); r.Err() != nil || share < 0.5 || share > 0.52 {
+			t.Errorf("%.2f of the blocks hold data; %v", share, r.Err())
+		}
+		e := NewExpect(super)
+		e.Replay(0, super.Runs[0].Flushed, 0)
+		for i := range super.Blocks {
+			if e.base[i].stamped() && e.base[i]&trimmed == 0 {
+				clear(image[super.At(i)*BlockSize:][:BlockSize])
+				break
+			}
+		}
+		if r := check(); r.Wrong != 1 || !errors.Is(r.Errors[0], ErrLost) {
+			t.Errorf("a block is gone: %v", r.Err())
+		}
+	}
+	if _, err := Prepare(make(memory, 24<<20), 24<<20, PrepareOptions{Span: 16 << 20, Filled: 0.99}); err == nil {
+		t.Error("prepared a disk that never gets so full")
+	}
+}

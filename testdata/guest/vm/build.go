@@ -30,10 +30,12 @@ type Guest struct {
 var modules = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "button", "evdev"}
 
 // Append returns the kernel's command line, with parameters for the writer, as
-// "rate=0" (see testdata/guest/writer).
+// "rate=0" (see testdata/guest/writer). A processor that stands still for a while is
+// no complaint: an emulated one does when its host is busy or stops it. Tasks that
+// hang are.
 func (Guest) Append(params ...string) string {
 	line := "console=ttyS0,115200 quiet panic=-1 no_timer_check tsc=reliable mitigations=off rdinit=/init" +
-		" cryptomgr.notests audit=0 nokaslr ipv6.disable=1 8250.nr_uarts=1"
+		" cryptomgr.notests audit=0 nokaslr ipv6.disable=1 8250.nr_uarts=1 nosoftlockup rcupdate.rcu_cpu_stall_suppress=1"
 	for _, p := range params {
 		line += " writer." + p
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ type machine struct {
 	cmd     *exec.Cmd
 	said    bytes.Buffer // by QEMU
 	console *Console
+	monitor string // its socket
 	ctx     context.Context
 }
 
@@ -32,9 +34,10 @@ func boot(t *testing.T, console *Console, args ...string) (*machine, Ready, erro
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	socket := filepath.Join(dir, "console")
-	m := &machine{t: t, console: console, ctx: ctx}
+	m := &machine{t: t, console: console, monitor: filepath.Join(dir, "monitor"), ctx: ctx}
 	m.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-accel", "tcg", "-machine", "pc-q35-7.2", "-cpu", "max", "-m", Memory,
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "unix:" + socket + ",server=on,wait=on"}, args...)...)
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "unix:" + socket + ",server=on,wait=on",
+		"-monitor", "unix:" + m.monitor + ",server=on,wait=off"}, args...)...)
 	m.cmd.Stdout, m.cmd.Stderr = &m.said, &m.said
 	if err := m.cmd.Start(); err != nil {
 		t.Fatalf("%v (install qemu-system-x86: testdata/peers.sh does)", err)
@@ -70,15 +73,30 @@ func (m *machine) must(err error) {
 	}
 }
 
+// powerButton has the guest power off as its host would.
+func (m *machine) powerButton() {
+	m.t.Helper()
+	mark := m.console.Mark()
+	conn, err := net.Dial("unix", m.monitor)
+	m.must(err)
+	defer conn.Close()
+	_, err = fmt.Fprintln(conn, "system_powerdown")
+	m.must(err)
+	_, err = m.console.Wait(m.ctx, mark, "BYE")
+	m.must(err)
+	if err := m.cmd.Wait(); err != nil {
+		m.t.Errorf("QEMU: %v: %s", err, m.said.String())
+	}
+}
+
 // flushes waits until the guest has told of n more flushes.
 func (m *machine) flushes(n int) {
 	m.t.Helper()
 	mark := m.console.Mark()
 	for range n {
-		l, err := m.console.Wait(m.ctx, mark, "FLUSHED")
+		_, err := m.console.Wait(m.ctx, mark, "FLUSHED")
 		m.must(err)
 		mark = m.console.Mark()
-		_ = l
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 // Two raw disks under a guest booted directly: it works, notices what is done to
 // its disks behind its back, survives being killed, and notices when it did not.
 func TestGuest(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	g, err := Build(ctx, "")
 	if err != nil {
@@ -27,7 +28,7 @@ func TestGuest(t *testing.T) {
 		if err := os.WriteFile(p, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(p, 64*mib); err != nil {
+		if err := os.Truncate(p, 32*mib); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,6 +166,7 @@ func putBack(t *testing.T, path string, content []byte) {
 // works on the same disk. A request that fails below it is told, by the writer and
 // by the kernel, and done again.
 func TestGuestBootsFromVHDX(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	g, err := Build(ctx, "")
 	if err != nil {
@@ -172,7 +174,7 @@ func TestGuestBootsFromVHDX(t *testing.T) {
 	}
 	dir := t.TempDir()
 	raw, disk0, disk1 := filepath.Join(dir, "boot.raw"), filepath.Join(dir, "boot.vhdx"), filepath.Join(dir, "data.raw")
-	if err := g.BootDisk(ctx, raw, BootOptions{Size: 96 * mib, Params: []string{"span=8", "mem=4", "rate=300"}}); err != nil {
+	if err := g.BootDisk(ctx, raw, BootOptions{Size: 96 * mib, Params: []string{"span=8", "mem=4", "rate=300", "disks=2"}}); err != nil {
 		t.Fatal(err)
 	}
 	convert(t, raw, disk0)
@@ -199,7 +201,7 @@ func TestGuestBootsFromVHDX(t *testing.T) {
 	if s.IOErrors != 1 || n != 2 || !strings.Contains(text, "IOERR 1 write") || !strings.Contains(text, "KMSG") {
 		t.Errorf("one request failed; %d errors were counted, and the guest said\n%s", s.IOErrors, text)
 	}
-	m.quit()
+	m.powerButton()
 	if _, err := CheckFiles(ctx, m.console.Records(), disk0, disk1); err != nil {
 		t.Error(err)
 	}

@@ -17,6 +17,7 @@ import (
 type config struct {
 	hb     int64 // ms between heartbeats
 	rate   int64 // operations a second and disk; 0: all it can
+	disks  int64 // to wait for
 	depth  int64 // requests in flight a disk
 	span   int64 // MiB written to a disk
 	spread bool  // over the whole disk, or at its start
@@ -28,7 +29,7 @@ type config struct {
 }
 
 func readConfig(path string) (config, error) {
-	c := config{hb: 10, rate: 500, depth: 4, span: 64, spread: true, trim: true, mem: 16, dirty: 200, wait: 30, auto: true}
+	c := config{hb: 10, rate: 500, disks: 1, depth: 4, span: 64, spread: true, trim: true, mem: 16, dirty: 200, wait: 30, auto: true}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return c, err
@@ -36,7 +37,7 @@ func readConfig(path string) (config, error) {
 	numbers := map[string]struct {
 		to       *int64
 		min, max int64
-	}{"hb": {&c.hb, 1, 10000}, "rate": {&c.rate, 0, 1e6}, "depth": {&c.depth, 1, 32}, "span": {&c.span, 2, 1 << 20},
+	}{"hb": {&c.hb, 1, 10000}, "rate": {&c.rate, 0, 1e6}, "disks": {&c.disks, 1, stamp.MaxDisks}, "depth": {&c.depth, 1, 32}, "span": {&c.span, 2, 1 << 20},
 		"mem": {&c.mem, 1, 1 << 16}, "dirty": {&c.dirty, 0, 1e6}, "wait": {&c.wait, 0, 3600}}
 	flags := map[string]*bool{"spread": &c.spread, "trim": &c.trim, "auto": &c.auto}
 	for _, word := range strings.Fields(string(b)) {

@@ -42,22 +42,28 @@ type disk struct {
 
 const bigBuffer = 512 << 10
 
-// openDisks finds the disks, or waits until there is one.
+// openDisks waits until as many disks are there as there are to be.
 func (g *guest) openDisks(ctx context.Context) error {
-	for range 100 {
+	seen := map[string]bool{}
+	for began := time.Now(); time.Since(began) < diskWait; time.Sleep(20 * time.Millisecond) {
 		names, _ := filepath.Glob("/dev/[vs]d[a-z]")
 		for _, name := range names {
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
 			if err := g.openDisk(name); err != nil {
 				return err
 			}
 		}
-		if len(g.disks) > 0 {
+		if len(g.disks) >= int(g.cfg.disks) {
 			return g.begin(ctx)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	return errors.New("found no disk to write to")
+	return fmt.Errorf("%d disks to write to after %v, not %d", len(g.disks), diskWait, g.cfg.disks)
 }
+
+const diskWait = 10 * time.Second
 
 func (g *guest) openDisk(name string) error {
 	whole, err := open(g, name)
