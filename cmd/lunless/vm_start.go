@@ -25,6 +25,7 @@ guest, if it still runs, loses its disks.` + addressed,
 	agent := agentFlags(c)
 	var q host.StartRequest
 	c.Flags().BoolVar(&q.TakeOver, "take-over", false, "take it from the host that owns it")
+	c.Flags().BoolVar(&q.DiscardState, "discard-state", false, "boot a saved guest, whose state is lost")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		v, err := agent.Start(c.Context(), args[0], q)
 		return printVM(c, agent, v, err)
@@ -35,15 +36,36 @@ guest, if it still runs, loses its disks.` + addressed,
 func vmStop() *cobra.Command {
 	c := &cobra.Command{Use: "stop VM", Short: "Stop a VM of this host", Args: takes(1),
 		Long: `Presses the guest's power button and waits until it is off. --force ends it as a
-loss of power would: what it had not flushed is lost.` + addressed,
+loss of power would: what it had not flushed is lost. --save is ` + "`vm save`" + `.` + addressed,
 		Example: `  lunless vm stop web1
   lunless vm stop web1 --force`}
 	agent := agentFlags(c)
 	var q host.StopRequest
+	save := c.Flags().Bool("save", false, "save its state, to go on from there")
 	c.Flags().BoolVar(&q.Force, "force", false, "end it at once")
 	c.Flags().DurationVar(&q.Timeout, "timeout", time.Minute, "how long the guest may take")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if *save && q.Force {
+			return usageError{fmt.Errorf("--save and --force exclude each other")}
+		}
+		if *save {
+			v, err := agent.Save(c.Context(), args[0])
+			return printVM(c, agent, v, err)
+		}
 		v, err := agent.Stop(c.Context(), args[0], q)
+		return printVM(c, agent, v, err)
+	}
+	return c
+}
+
+func vmSave() *cobra.Command {
+	c := &cobra.Command{Use: "save VM", Short: "Save a guest's state and stop it", Args: takes(1),
+		Long: `Writes the guest's memory and devices into the VM's home and ends it; ` + "`vm start`" + ` goes
+on from there, on this host or another with the same kind of processor.` + addressed,
+		Example: "  lunless vm save web1"}
+	agent := agentFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		v, err := agent.Save(c.Context(), args[0])
 		return printVM(c, agent, v, err)
 	}
 	return c

@@ -51,6 +51,11 @@ func (c Client) Stop(ctx context.Context, vm string, q StopRequest) (v VM, err e
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/stop"), q, &v)
 }
 
+// Save writes a guest's state into its home and ends it.
+func (c Client) Save(ctx context.Context, vm string) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/save"), nil, &v)
+}
+
 // Claim makes the host the VM's owner, whoever was: an administrator's word.
 func (c Client) Claim(ctx context.Context, vm string) (v VM, err error) {
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/claim"), nil, &v)

@@ -89,6 +89,7 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("GET /vms/{vm}", c.show)
 	mux.HandleFunc("POST /vms/{vm}/start", command(c, (*vm).start))
 	mux.HandleFunc("POST /vms/{vm}/stop", command(c, (*vm).stop))
+	mux.HandleFunc("POST /vms/{vm}/save", command(c, (*vm).save))
 	mux.HandleFunc("POST /vms/{vm}/claim", command(c, func(v *vm, ctx context.Context, _ struct{}) error { return v.claim(ctx) }))
 	mux.HandleFunc("POST /vms/{vm}/console", c.console)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return a.ctx }}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"lunless/migrate/qemu"
@@ -17,9 +18,18 @@ import (
 
 // disk is a disk in use: its chain, which is in a slot, and what QEMU connects to.
 type disk struct {
-	conf   smbstore.Disk
-	chain  *smbstore.Chain
 	export *nbd.Export
+
+	mu    sync.Mutex // guards what follows, which checkpoints exchange
+	conf  smbstore.Disk
+	chain *smbstore.Chain // nil when it could not be opened again
+}
+
+// now is the disk's place in the configuration and its chain.
+func (d *disk) now() (smbstore.Disk, *smbstore.Chain) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conf, d.chain
 }
 
 // durable is what a guest sees of its disk: what it is told was written outlives
@@ -79,7 +89,7 @@ func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) 
 		if len(r.disks) == qemu.MaxDisks {
 			return fmt.Errorf("%w: more than %d disks", smbstore.ErrBadConfig, qemu.MaxDisks)
 		}
-		c, err := smbstore.OpenChain(ctx, r.store, d.Path, smbstore.DiskOptions{DenyWrite: true, Format: d.Format, Fence: r.fence})
+		c, err := r.openChain(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -88,11 +98,18 @@ func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) 
 	return nil
 }
 
+// openChain opens a disk of the VM under its fence.
+func (r *run) openChain(ctx context.Context, d smbstore.Disk) (*smbstore.Chain, error) {
+	return smbstore.OpenChain(ctx, r.store, d.Path, smbstore.DiskOptions{DenyWrite: true, Format: d.Format, Fence: r.fence})
+}
+
 // closeDisks flushes and closes the disks.
 func (r *run) closeDisks() error {
 	var errs []error
 	for _, d := range r.disks {
-		errs = append(errs, d.chain.Close())
+		if _, c := d.now(); c != nil {
+			errs = append(errs, c.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

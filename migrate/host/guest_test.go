@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -150,4 +151,42 @@ func TestTakenByAnotherHost(t *testing.T) {
 	hv2.must(c.Quit(hv2.ctx))
 	hv2.await("web1", Stopped)
 	checkDisks(t, hv2, c, at)
+}
+
+// A guest that was saved goes on where it was, also on another host, and once only.
+func TestSavedGuestGoesOn(t *testing.T) {
+	h := newRig(t, "hv1", nil)
+	at := h.makeGuest("web1", smbstore.Location{Path: t.TempDir()})
+	h.startAgent()
+	_, err := h.Start(h.ctx, at.String(), StartRequest{})
+	h.must(err)
+	c := h.console("web1")
+	defer c.Close()
+	for range 2 {
+		h.flushes(c, 2)
+		v, err := h.Save(h.ctx, "web1")
+		h.must(err)
+		if v.State != SavedOff {
+			t.Errorf("saved: %+v", v)
+		}
+		h.kill()
+		h.startAgent()
+		if v, err := h.Show(h.ctx, "web1"); err != nil || v.State != SavedOff {
+			t.Errorf("after a restart of the agent: %+v, %v", v, err)
+		}
+		_, err = h.Start(h.ctx, "web1", StartRequest{})
+		h.must(err)
+		h.reattach(c, "web1")
+		h.flushes(c, 2)
+	}
+	if _, err := c.Verify(h.ctx); err != nil {
+		t.Errorf("%v\n%s", err, c.Tail(20))
+	}
+	left, err := filepath.Glob(filepath.Join(at.Path, "*", "*.state"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("states that are used up: %v, %v", left, err)
+	}
+	_, err = h.Stop(h.ctx, "web1", StopRequest{Force: true})
+	h.must(err)
+	checkDisks(t, h, c, at)
 }

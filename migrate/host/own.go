@@ -25,6 +25,23 @@ func (a *Agent) own(ctx context.Context, h *smbstore.Home, takeOver bool) (smbst
 	return h.Resolve(ctx, a.cfg.Name)
 }
 
+// holds is the fence's question: the record is this host's, in the epoch it runs in.
+// An offer that a migration of this host made is its own still.
+func (r *run) holds() error {
+	record, err := r.home.Record()
+	if err != nil {
+		return err
+	}
+	name := r.v.a.cfg.Name
+	switch {
+	case record.Host != name || record.State == smbstore.Moved:
+		return fmt.Errorf("%w: %s", smbstore.ErrNotOwner, record)
+	case record.Epoch != r.epoch.Load():
+		return fmt.Errorf("%w: epoch %d, known %d", smbstore.ErrEpoch, record.Epoch, r.epoch.Load())
+	}
+	return nil
+}
+
 // refusal is why a host that is not the VM's owner does not take it.
 func refusal(r smbstore.Record) error {
 	switch r.State {

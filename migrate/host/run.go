@@ -20,6 +20,8 @@ type run struct {
 	home    *smbstore.Home // with a connection of its own, that gives up soon
 	store   smbstore.Store // what the disks lie on
 	fence   smbstore.Fence
+	epoch   atomic.Uint64 // of the record, as this host knows it
+	asking  atomic.Bool   // whether it is so still
 	disks   []*disk
 	nbd     *nbd.Server
 	machine atomic.Pointer[qemu.Machine]
@@ -71,11 +73,10 @@ func (v *vm) prepare(ctx context.Context, takeOver bool) (_ *run, _ smbstore.Con
 	if r.fence, err = r.home.Fence(v.a.cfg.Name, record.Epoch); err != nil {
 		return nil, c, err
 	}
+	r.epoch.Store(record.Epoch)
+	r.fence.Holds = r.holds
 	err = v.remember(func(k *kept) {
 		k.Name, k.Epoch, k.Patience, k.Report = c.Name, record.Epoch, c.StoragePatience, c.StorageTrouble == smbstore.TroubleReport
-		if !k.Running {
-			k.Disks = c.Disks
-		}
 	})
 	if err != nil {
 		return nil, c, err
@@ -83,7 +84,7 @@ func (v *vm) prepare(ctx context.Context, takeOver bool) (_ *run, _ smbstore.Con
 	if r.store, err = smbstore.Open(ctx, at, v.a.diskOptions(&v.kept)); err != nil {
 		return nil, c, err
 	}
-	if err := r.openDisks(ctx, v.kept.Disks); err != nil {
+	if err := r.openDisks(ctx, c.Disks); err != nil {
 		return nil, c, err
 	}
 	return r, c, nil

@@ -19,6 +19,8 @@ type StartRequest struct {
 	// TakeOver is an administrator's word that the host which the record names is
 	// gone, or is not to have the VM any more.
 	TakeOver bool `json:"takeOver,omitempty"`
+	// DiscardState boots a guest that was saved, as after a loss of power.
+	DiscardState bool `json:"discardState,omitempty"`
 }
 
 // start starts the VM. On an error it is off, and this host may be its owner.
@@ -67,16 +69,27 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 		return err
 	}
 	// From here on a QEMU may be there that an agent after this one has to find.
-	if err := v.remember(func(k *kept) { k.Running, k.Ended = true, "" }); err != nil {
+	if err := v.remember(func(k *kept) { k.Running, k.Ended, k.Saved = true, "", false }); err != nil {
 		return err
 	}
-	mc.Paused = true
+	if q.DiscardState && c.Saved != nil {
+		if err := r.dropState(); err != nil {
+			return err
+		}
+		c.Saved = nil
+	}
+	mc.Paused, mc.Incoming = true, c.Saved != nil
 	m, err := qemu.Start(ctx, mc)
 	if err != nil {
 		return err
 	}
 	r.machine.Store(m)
-	if err = r.firstTime(&c, m.Config()); err == nil {
+	if c.Saved != nil {
+		err = r.resume(ctx, m, c.Saved)
+	} else {
+		err = r.firstTime(&c, m.Config())
+	}
+	if err == nil {
 		err = m.Cont(ctx)
 	}
 	if err != nil {
@@ -221,12 +234,12 @@ func (v *vm) takeOver() {
 	}
 	pausing := false
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		r, _, err := v.prepare(ctx, false)
+		r, c, err := v.prepare(ctx, false)
 		if err == nil {
 			r.machine.Store(m)
 			if err = r.serve(); err == nil {
 				v.a.log.Info("the guest goes on", "vm", v.name(), "process", m.PID(), "epoch", v.kept.Epoch)
-				v.followAgain(r, pausing)
+				v.followAgain(r, &c, pausing)
 				return
 			}
 			err = errors.Join(err, r.close())
@@ -258,7 +271,7 @@ func (v *vm) takeOver() {
 }
 
 // followAgain is follow for a guest that was there before.
-func (v *vm) followAgain(r *run, paused bool) {
+func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 	if paused {
 		v.a.wg.Go(func() {
 			if err := r.machine.Load().Cont(r.ctx); err != nil && r.ctx.Err() == nil {
@@ -271,6 +284,8 @@ func (v *vm) followAgain(r *run, paused bool) {
 		case err != nil:
 		case s == qemu.StatePaused, s == qemu.StatePanicked:
 			r.held = true
+		case s == qemu.StatePostMigrate && c.Saved != nil:
+			r.end(ending{state: SavedOff}) // its state is in the home, and goes on from there alone
 		case s != qemu.StateRunning:
 			// The last agent ended before it let the guest run, or in its trouble.
 			if err := r.machine.Load().Cont(ctx); err != nil {
@@ -320,7 +335,7 @@ func (v *vm) off(s State, reason string) {
 	v.run = nil
 	v.mu.Unlock()
 	err := v.remember(func(k *kept) {
-		k.Running, k.Ended = false, ""
+		k.Running, k.Ended, k.Saved = false, "", s == SavedOff
 		if s == Crashed {
 			k.Ended = reason
 		}

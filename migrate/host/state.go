@@ -35,8 +35,8 @@ type kept struct {
 	// Patience and Report are the VM's policy in trouble.
 	Patience int  `json:"patience,omitempty"`
 	Report   bool `json:"report,omitempty"`
-	// Disks are those in use, in the order of QEMU's exports.
-	Disks []smbstore.Disk `json:"disks,omitempty"`
+	// Saved: the home has a state to continue the guest from.
+	Saved bool `json:"saved,omitempty"`
 }
 
 func (a *Agent) keptFile(id string) string { return filepath.Join(a.cfg.Data, vmsDir, id+".json") }

@@ -25,6 +25,7 @@ const (
 	Paused   State = "paused"
 	InDoubt  State = "in doubt"
 	Stopping State = "stopping"
+	Saving   State = "saving"
 )
 
 // VM is what the host knows of a VM.
@@ -72,6 +73,8 @@ func newVM(a *Agent, k *kept) *vm {
 	switch {
 	case k.Running:
 		v.state, v.reason = InDoubt, "the agent is taking it over"
+	case k.Saved:
+		v.state = SavedOff
 	case k.Ended != "":
 		v.state, v.reason = Crashed, k.Ended
 	}
@@ -154,7 +157,8 @@ func (v *vm) show() VM {
 	}
 	for _, d := range r.disks {
 		st := d.export.Stats()
-		s.Disks = append(s.Disks, DiskStatus{Path: d.conf.Path, Format: d.conf.Format, Size: d.export.Size(), Images: d.chain.Images(),
+		conf, chain := d.now()
+		s.Disks = append(s.Disks, DiskStatus{Path: conf.Path, Format: conf.Format, Size: d.export.Size(), Images: chain.Images(),
 			Waiting: st.InFlight, Oldest: st.Oldest, Longest: st.Longest})
 	}
 	return s

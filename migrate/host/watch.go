@@ -12,6 +12,7 @@ import (
 
 const (
 	lookEvery = 250 * time.Millisecond // at how long the guest's requests have waited
+	askEvery  = 5 * time.Second        // whose the VM is, of which a guest without I/O hears nothing
 	retryMin  = time.Second            // until a guest that its disk stopped is continued
 	retryMax  = 15 * time.Second
 	calm      = 30 * time.Second // without trouble, after which retries begin anew
@@ -34,6 +35,8 @@ func (r *run) watch() {
 	go r.listen(m, events)
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	ask := time.NewTicker(askEvery)
+	defer ask.Stop()
 	var t trouble
 	var why *ending
 	var last error // of the guest's requests
@@ -67,6 +70,8 @@ func (r *run) watch() {
 			r.again(m)
 		case <-look.C:
 			r.look(m, &t)
+		case <-ask.C:
+			go r.stillOurs()
 		}
 	}
 }
@@ -169,13 +174,26 @@ func (r *run) look(m *qemu.Machine, t *trouble) {
 	switch {
 	case !t.stalled && !report && oldest > limit:
 		t.stalled = true
+		conf, _ := at.now()
 		r.v.set(Paused, fmt.Sprintf("%s has not answered for %s: the guest goes on when it does",
-			at.chain.Images()[0], limit.Round(time.Second)))
+			r.v.location().Join(conf.Path), limit.Round(time.Second)))
 		// QEMU stops the guest at once, and answers when its disks have.
 		go m.Stop(r.ctx) //nolint:errcheck // it is continued whatever came of it
 	case t.stalled && oldest < limit/2:
 		t.stalled = false
 		r.again(m)
+	}
+}
+
+// stillOurs ends the guest if the record says that another host has the VM. A
+// record that cannot be had says nothing.
+func (r *run) stillOurs() {
+	if !r.asking.CompareAndSwap(false, true) {
+		return
+	}
+	defer r.asking.Store(false)
+	if err := r.fence.Holds(); errors.Is(err, smbstore.ErrNotOwner) {
+		r.end(ending{Lost, err.Error()})
 	}
 }
 

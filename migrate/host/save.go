@@ -1,0 +1,162 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"time"
+
+	"github.com/google/uuid"
+
+	"lunless/migrate/qemu"
+	"lunless/smbstore"
+)
+
+// save writes the guest's state into its home and ends it; the next start goes on
+// from there. When it fails the guest goes on.
+func (v *vm) save(ctx context.Context, _ struct{}) error {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return v.fail("save", err)
+	}
+	defer done()
+	r, err := v.running()
+	if err != nil {
+		return v.fail("save", err)
+	}
+	v.set(Saving, "")
+	state := fmt.Sprintf("%s/%s-%s.state", smbstore.MachinesDir, v.kept.ID, uuid.NewString()[:8])
+	saved, err := r.writeState(ctx, state)
+	if err == nil {
+		err = r.commit(func(c *smbstore.Config) error {
+			c.Saved = saved
+			return nil
+		}, func(c *smbstore.Config) bool { return c.Saved != nil && c.Saved.Path == state })
+	}
+	if err != nil {
+		return v.fail("save", errors.Join(err, r.goOn(state)))
+	}
+	r.end(ending{state: SavedOff})
+	select {
+	case <-r.stopped:
+		return nil
+	case <-ctx.Done():
+		return v.fail("save", context.Cause(ctx))
+	}
+}
+
+// writeState saves the guest into a new file of its home. The guest stands then,
+// and its disks are flushed, whatever it wrote last.
+func (r *run) writeState(ctx context.Context, name string) (*smbstore.SavedState, error) {
+	m := r.machine.Load()
+	f, err := r.home.Store().OpenFile(name, smbstore.ReadWrite|smbstore.Create|smbstore.Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	w := bufio.NewWriterSize(io.NewOffsetWriter(f, 0), 1<<20)
+	s, err := m.Save(ctx, w, qemu.SaveOptions{})
+	if err == nil {
+		err = errors.Join(w.Flush(), f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := r.home.Store().SyncDir(path.Dir(name)); err != nil {
+		return nil, err
+	}
+	for _, d := range r.disks {
+		_, c := d.now()
+		if err := c.Disk().Flush(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c := m.Config()
+	return &smbstore.SavedState{Path: name, Machine: c.Digest(), Size: s.Stored, Taken: time.Now().UTC().Round(time.Second)}, nil
+}
+
+// goOn lets a guest run again whose saving failed, and removes the state.
+func (r *run) goOn(state string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), time.Minute)
+	defer cancel()
+	m := r.machine.Load()
+	err := ignoreMissing(r.home.Store().Remove(state))
+	switch s, serr := m.Status(ctx); {
+	case serr != nil:
+		return errors.Join(err, serr)
+	case s != qemu.StateRunning:
+		err = errors.Join(err, m.Cont(ctx))
+	}
+	r.v.set(Running, "")
+	return err
+}
+
+// commit changes the configuration, and says for certain whether it was changed: as
+// long as its server does not answer, it is asked again.
+func (r *run) commit(change func(*smbstore.Config) error, is func(*smbstore.Config) bool) error {
+	failed := r.home.UpdateConfig(change)
+	for failed != nil {
+		c, err := r.home.Config()
+		switch {
+		case err == nil && is(&c):
+			return nil
+		case err == nil, errors.Is(err, smbstore.ErrBadConfig), errors.Is(err, smbstore.ErrNotExist):
+			return failed
+		}
+		r.v.set(Paused, "whether its configuration was changed is not known: "+err.Error())
+		select {
+		case <-time.After(time.Second):
+		case <-r.ctx.Done():
+			return errors.Join(failed, err)
+		}
+	}
+	return nil
+}
+
+// resume gives a QEMU that waits for it the guest's saved state. The state is used
+// up before the guest runs: a second time it would not fit the disks any more.
+func (r *run) resume(ctx context.Context, m *qemu.Machine, saved *smbstore.SavedState) error {
+	f, err := r.home.Store().OpenFile(saved.Path, smbstore.Read)
+	if err != nil {
+		return err
+	}
+	err = m.Restore(ctx, bufio.NewReaderSize(io.NewSectionReader(f, 0, saved.Size), 1<<20))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("%w (`lunless vm start --discard-state` boots without the saved state)", err)
+	}
+	return r.dropState()
+}
+
+// dropState takes the saved state out of the configuration, and removes it if no
+// checkpoint has it.
+func (r *run) dropState() error {
+	var path string
+	kept := false
+	err := r.home.UpdateConfig(func(c *smbstore.Config) error {
+		if c.Saved == nil {
+			return nil
+		}
+		path, c.Saved = c.Saved.Path, nil
+		kept = hasState(c, path)
+		return nil
+	})
+	if err != nil || path == "" || kept {
+		return err
+	}
+	if err := r.home.Store().Remove(path); err != nil {
+		r.v.a.log.Warn("a saved state that is used up was not removed", "vm", r.v.name(), "file", path, "error", err)
+	}
+	return nil
+}
+
+// hasState tells whether a checkpoint has a state.
+func hasState(c *smbstore.Config, path string) bool {
+	for _, k := range c.Checkpoints {
+		if k.Saved != nil && k.Saved.Path == path {
+			return true
+		}
+	}
+	return false
+}
