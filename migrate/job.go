@@ -98,6 +98,8 @@ type Options struct {
 	Source, To smbstore.Location
 	// SourceOptions and ToOptions open the two ends.
 	SourceOptions, ToOptions smbstore.Options
+	// Host is this host's name in the ownership records; "" takes the machine's.
+	Host string
 	// Parallel is how many requests are in flight; 0 leaves that to the job, which
 	// takes as many as bring more.
 	Parallel int
@@ -112,6 +114,13 @@ type Options struct {
 
 	common *block.Bandwidth                                // of a Manager's jobs
 	turn   func(context.Context) (leave func(), err error) // waits for one; nil: at once
+}
+
+func (o *Options) host() (string, error) {
+	if o.Host != "" {
+		return o.Host, nil
+	}
+	return smbstore.HostName()
 }
 
 // Job is a migration under way in this process. All methods may be called

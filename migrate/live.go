@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"lunless/smbstore"
@@ -41,6 +42,10 @@ type LiveOptions struct {
 	// GuardFloor is how slow the guard may make the copy, in bytes a second; 0
 	// takes 4 MiB.
 	GuardFloor int64
+	// Patience is how long the destination may leave a request without an answer
+	// before it counts as failed, and the guest goes on without it; 0 takes 10 s.
+	// What ToOptions say of lost servers holds for the VM once it runs from there.
+	Patience time.Duration
 	// Switched, if not nil, is told where the disks are, once the VM runs from
 	// there. It must not wait for the job.
 	Switched func(home smbstore.Location, disks []MovedDisk)
@@ -76,8 +81,14 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 	m.journal.Grace = o.Grace
 	return start(ctx, m.journal.status(), &o.Options, func(ctx context.Context, j *Job) error {
 		defer live.watch(nil)
+		// A store waits for its server as long as it was told to, which may be for
+		// ever: what is cancelled is not to wait that long.
+		defer context.AfterFunc(ctx, func() {
+			time.Sleep(cancelPatience)
+			live.giveUp()
+		})()
 		err := m.run(ctx, j, live)
-		if !live.switched {
+		if !live.switched.Load() {
 			return live.abandon(ctx, m.leadFull(err))
 		}
 		// The destination serves the VM from now on: its store stays open.
@@ -97,7 +108,23 @@ type liveDisks struct {
 	disks    []*liveDisk
 	latency  block.Latency // of all the guest's requests
 	guard    *guard        // nil: none
-	switched bool
+	switched atomic.Bool
+	ended    atomic.Bool
+}
+
+// cancelPatience is how long a cancelled job may take to undo what it did, and
+// failPatience how long one whose destination failed may try to clean up there.
+const (
+	livePatience   = 10 * time.Second
+	cancelPatience = time.Minute
+	failPatience   = 10 * time.Second
+)
+
+// giveUp ends all that waits for a store of the job, unless the VM is on one.
+func (l *liveDisks) giveUp() {
+	if !l.switched.Load() && !l.ended.Load() {
+		_ = l.m.ends.close() // what it fails at is told by what waits
+	}
 }
 
 // watch has the slots measure what the guest sees; nil ends it.
@@ -126,11 +153,17 @@ func (l *liveDisks) abandon(ctx context.Context, cause error) error {
 		errs = append(errs, ErrCancelled)
 	}
 	ctx = context.WithoutCancel(ctx)
+	defer l.ended.Store(true)
+	if errors.Is(cause, ErrDestination) {
+		defer time.AfterFunc(failPatience, l.giveUp).Stop()
+	}
 	for _, d := range l.disks {
 		if d.src != nil {
 			_, err := d.slot.Swap(func(block.Device) (block.Device, error) { return d.src, nil })
 			errs = append(errs, err)
 		}
+	}
+	for _, d := range l.disks {
 		if d.dst != nil {
 			_ = d.dst.Close() // it goes away
 		}

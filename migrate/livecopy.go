@@ -211,6 +211,7 @@ func (l *liveDisks) verify(ctx context.Context, c *copier) error {
 	if err := c.verify(ctx); err != nil {
 		return err
 	}
+	defer c.pace.govern(ctx, &l.latency, l.guard, c.job)()
 	for _, d := range l.disks {
 		if l.o.Verify {
 			err := d.mirror.Compare(ctx, block.CopyOptions{Parallel: maxParallel, Pace: c.pace, Progress: func(p block.CopyProgress) {

@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"lunless/smbstore"
 	"lunless/smbstore/block"
@@ -23,6 +24,7 @@ type liveDisk struct {
 	keep          bool // the chain is kept: the copy is a differencing disk too
 	slot          *block.Slot
 	src, dst      block.Device  // src is nil until the mirror is in the slot
+	mirrored      block.Device  // dst, as long as the guest does not depend on it
 	layer         block.Layered // src's own image, where the chain is kept
 	moved         *smbstore.Chain
 	mirror        *block.Mirror
@@ -131,7 +133,7 @@ func (l *liveDisks) attach(ctx context.Context, d *liveDisk) error {
 			}
 			o.Granularity = block.MergeGranularity(cur.Size())
 		}
-		m, err := block.NewMirror(cur, d.dst, o)
+		m, err := block.NewMirror(cur, d.mirrored, o)
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +163,11 @@ func (l *liveDisks) create(ctx context.Context, d *liveDisk) error {
 	if err := dst.Close(); err != nil {
 		return err
 	}
-	d.moved, err = smbstore.OpenChain(ctx, l.m.ends.dst, d.dstName, smbstore.DiskOptions{Format: d.format, DenyWrite: true})
+	fence, err := l.fence()
+	if err != nil {
+		return err
+	}
+	d.moved, err = smbstore.OpenChain(ctx, l.m.ends.dst, d.dstName, smbstore.DiskOptions{Format: d.format, DenyWrite: true, Fence: fence})
 	if err != nil {
 		return err
 	}
@@ -169,10 +175,40 @@ func (l *liveDisks) create(ctx context.Context, d *liveDisk) error {
 	if sabotage(sabotageMirror) {
 		d.dst = &droppingDevice{Device: d.dst}
 	}
+	d.mirrored = block.NewPatient(d.dst, l.patience())
 	if d.keep {
 		return l.ownParents(d)
 	}
 	return nil
+}
+
+func (l *liveDisks) patience() time.Duration {
+	if l.o.Patience > 0 {
+		return l.o.Patience
+	}
+	return livePatience
+}
+
+// fence keeps others from the destination's disks, and this host once it has lost
+// the VM there: its record is asked from the switch on.
+func (l *liveDisks) fence() (smbstore.Fence, error) {
+	host, epoch := l.m.journal.Host, l.m.journal.Epoch+1
+	f, err := l.m.home.Fence(host, epoch)
+	f.Holds = func() error {
+		if !l.switched.Load() {
+			return nil
+		}
+		home, err := smbstore.HomeIn(l.m.ends.dst)
+		if err != nil {
+			return err
+		}
+		f, err := home.Fence(host, epoch)
+		if err != nil {
+			return err
+		}
+		return f.Holds()
+	}
+	return f, err
 }
 
 // ownParents makes sure that the copy's parents are not the source's own.

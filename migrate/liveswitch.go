@@ -41,7 +41,7 @@ func (l *liveDisks) flush(ctx context.Context) error {
 	var g errgroup.Group
 	for _, d := range l.disks {
 		g.Go(func() error {
-			if err := d.dst.Flush(ctx); err != nil {
+			if err := d.mirrored.Flush(ctx); err != nil {
 				return fmt.Errorf("%s: %w: %w", d.name, ErrDestination, err)
 			}
 			return nil
@@ -69,21 +69,21 @@ func (l *liveDisks) handOver(ctx context.Context, commit func(context.Context) e
 			err := hold(i + 1)
 			switch {
 			case errors.Is(err, ErrInDoubt):
-				l.switched = true // there is no way back to the source
+				l.switched.Store(true) // there is no way back to the source
 				return inDoubt{d.dst}, nil
 			case err != nil:
 				return nil, err
 			}
 			return d.dst, nil
 		})
-		if err == nil && l.switched {
+		if err == nil && l.switched.Load() {
 			return ErrInDoubt
 		}
 		return err
 	}
 	err = hold(0)
 	if err == nil {
-		l.switched = true
+		l.switched.Store(true)
 	}
 	return time.Since(start), err
 }

@@ -63,6 +63,7 @@ func (p *pacer) Begin(ctx context.Context, n int64) error {
 	return err
 }
 
+// enter is Begin of what no limit is for.
 func (p *pacer) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -31,7 +31,7 @@ func Resolve(ctx context.Context, home smbstore.Location, o Options) (Resolution
 		return Resolution{}, err
 	}
 	defer h.Close()
-	host, err := smbstore.HostName()
+	host, err := o.host()
 	if err != nil {
 		return Resolution{}, err
 	}

@@ -59,7 +59,7 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo
 	if err != nil {
 		return nil, err
 	}
-	host, err := smbstore.HostName()
+	host, err := o.host()
 	if err != nil {
 		return nil, err
 	}

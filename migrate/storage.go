@@ -61,7 +61,7 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	} else if !errors.Is(err, ErrNoJob) {
 		return nil, err
 	}
-	host, err := smbstore.HostName()
+	host, err := o.host()
 	if err != nil {
 		return nil, err
 	}

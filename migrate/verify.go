@@ -73,10 +73,10 @@ func (c *copier) verifyFile(ctx context.Context, f *FileState) error {
 }
 
 func (c *copier) compare(ctx context.Context, src, dst smbstore.File, off, n int64) error {
-	if err := c.pace.Begin(ctx, n); err != nil {
+	if err := c.pace.enter(ctx); err != nil { // a limit is for what is copied
 		return err
 	}
-	defer c.pace.End(n)
+	defer c.pace.End(0)
 	a, b := c.bufs.Get().(*[]byte), c.bufs.Get().(*[]byte)
 	defer c.bufs.Put(a)
 	defer c.bufs.Put(b)

@@ -29,8 +29,10 @@ with resume, or undone with cancel; the VM is in one place all the while.`,
 // jobFlags are those of commands that run a job.
 func jobFlags(c *cobra.Command) func() migrate.Options {
 	var rate byteSize
-	c.Flags().Var(&rate, "rate-limit", "bytes a second (default no limit)")
-	parallel := c.Flags().Int("parallel", 0, "requests in flight (default 8)")
+	c.Flags().Var(&rate, "limit", "bandwidth, in bytes a second (default no limit)")
+	c.Flags().Var(&rate, "rate-limit", "another name of --limit")
+	_ = c.Flags().MarkHidden("rate-limit")
+	parallel := c.Flags().Int("parallel", 0, "requests in flight, at most 32 (default as many as bring more)")
 	store := storeFlags(c)
 	return func() migrate.Options {
 		return migrate.Options{SourceOptions: *store, ToOptions: *store, Parallel: *parallel, RateLimit: int64(rate)}
@@ -50,7 +52,7 @@ func runJob(c *cobra.Command, o migrate.Options, start func(context.Context, mig
 			phase, bar = s.Phase, newProgress(string(s.Phase), size)
 		}
 		if s.Total > 0 {
-			bar.set(s.Done, s.Total)
+			bar.estimate(s.Done, s.Total, s.Rate, s.Remaining)
 		}
 	}
 	job, err := start(c.Context(), o)
@@ -74,22 +76,31 @@ func runJob(c *cobra.Command, o migrate.Options, start func(context.Context, mig
 func writeJob(w io.Writer, s migrate.Status) {
 	fmt.Fprintf(w, "%s is at %s (job %s): %s copied, %s holes and zeroes skipped, %v\n", s.Source.Base(), s.Destination, s.ID,
 		size(s.Copied), size(s.Skipped), time.Since(s.Started).Round(time.Millisecond))
+	if s.Guest != nil {
+		fmt.Fprintf(w, "the guest waited %v at most at the switch, %v in the whole job; before, %v on average\n", tenth(s.Guest.AtSwitch), tenth(s.Guest.Worst), tenth(s.Guest.Usual))
+	}
 }
+
+// tenth rounds to tenths of a millisecond.
+func tenth(d time.Duration) time.Duration { return d.Round(time.Millisecond / 10) }
 
 func migrateStorage() *cobra.Command {
 	c := &cobra.Command{Use: "storage HOME", Short: "Move a VM's home to another location", Args: takes(1),
 		Long: `Moves the home of a VM that does not run to another storage location, under its
 own name: copies everything it owns, compares both sides, hands over through the
-ownership record, then removes the source. Interrupted, it leaves a journal at
-the destination; see resume and cancel.`,
-		Example: "  lunless migrate storage smb://hv@fs1/vms/web1 --to smb://hv@fs2/vms --rate-limit 100M"}
+ownership record, then removes the source. With --keep-source its files stay: its
+record says where the VM is, so that nobody starts it there. Interrupted, it leaves
+a journal at the destination; see resume and cancel.`,
+		Example: "  lunless migrate storage smb://hv@fs1/vms/web1 --to smb://hv@fs2/vms --limit 100M"}
 	to := c.Flags().String("to", "", "storage location to move to (required)")
+	keep := c.Flags().Bool("keep-source", false, "leave the source's files")
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *to == "" {
 			return usageError{errors.New("--to is missing")}
 		}
 		o := options()
+		o.KeepSource = *keep
 		var err error
 		if o.Source, err = smbstore.ParseLocation(args[0]); err != nil {
 			return usageError{err}

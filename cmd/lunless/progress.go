@@ -22,6 +22,9 @@ type progress struct {
 	bar     *mpb.Bar
 	started time.Time
 	last    time.Time // a line was printed
+	told    bool      // rate and left are the work's own
+	rate    float64
+	left    time.Duration // negative: unknown
 }
 
 func newProgress(what string, unit func(int64) string) *progress {
@@ -30,6 +33,15 @@ func newProgress(what string, unit func(int64) string) *progress {
 		p.bars = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithWidth(40))
 	}
 	return p
+}
+
+// estimate is set for work that knows how fast it is, in units a second, and how
+// long it will take, negative if it does not know.
+func (p *progress) estimate(done, total int64, rate float64, left time.Duration) {
+	p.mu.Lock()
+	p.told, p.rate, p.left = true, rate, left
+	p.mu.Unlock()
+	p.set(done, total)
 }
 
 // set tells how far the work is.
@@ -62,6 +74,17 @@ func (p *progress) portion(done, total int64, took time.Duration) string {
 		return p.unit(done)
 	}
 	s := fmt.Sprintf("%d%% of %s", done*100/total, p.unit(total))
+	if p.told {
+		if took >= time.Second {
+			s += fmt.Sprintf(", %s/s", p.unit(int64(p.rate)))
+		}
+		if p.left >= 0 && took >= time.Second {
+			s += fmt.Sprintf(", %v left", p.left.Round(time.Second))
+		} else if took >= time.Second {
+			s += ", time left unknown"
+		}
+		return s
+	}
 	if seconds := took.Seconds(); done > 0 && seconds >= 1 {
 		rate := float64(done) / seconds
 		left := time.Duration(float64(max(total-done, 0)) / rate * float64(time.Second)).Round(time.Second)
