@@ -23,7 +23,7 @@ type monitor struct {
 }
 
 // patience is how long a reader may be at one request: between one and two of these.
-const patience = time.Millisecond
+const patience = 4 * time.Millisecond
 
 func (m *monitor) start() {
 	m.mu.Lock()

@@ -169,13 +169,14 @@ func (c *conn) oldest() int64 {
 	return oldest
 }
 
-// cost is what requests of a kind took at the device lately, in nanoseconds.
+// cost is what requests of a kind took at the device lately, in nanoseconds. One
+// that took long counts little, for it may have been the processor that was away:
+// only when several do is it the device.
 type cost struct{ average atomic.Int64 }
 
 func (c *cost) add(took int64) {
-	const most = int64(time.Millisecond) // so that one that hung is soon forgotten
 	a := c.average.Load()
-	c.average.Store(a + (min(took, most)-a)/8)
+	c.average.Store(a + (min(took, 3*quickCost)-a)/16)
 }
 
 // A request is served by the reader itself if it is small and such requests have
