@@ -28,8 +28,10 @@ type config struct {
 	auto   bool  // begin to write without being told
 }
 
+// readConfig's defaults leave an emulated processor some room on a busy host: what
+// stalls are then the disks.
 func readConfig(path string) (config, error) {
-	c := config{hb: 10, rate: 500, disks: 1, depth: 4, span: 64, spread: true, trim: true, mem: 16, dirty: 200, wait: 30, auto: true}
+	c := config{hb: 10, rate: 100, disks: 1, depth: 4, span: 64, spread: true, trim: true, mem: 16, dirty: 200, wait: 30, auto: true}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return c, err
