@@ -47,6 +47,9 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 	if going := len(r.Deleting) > 0; going != m.Going {
 		return fmt.Errorf("going %v, want %v", going, m.Going)
 	}
+	if err := d.queued(&r, m); err != nil {
+		return err
+	}
 	for _, want := range m.Opens {
 		id := state.OpenID(d.ids[want.ID].Persistent)
 		i := slices.IndexFunc(r.Opens, func(o state.Open) bool { return o.ID == id })
@@ -69,6 +72,25 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 			return fmt.Errorf("lease %d of client %d: %s, breaking %v to %s, want %s, %v to %s", want.Key, want.Client,
 				have, l.Breaking, cachedAs(l.BreakTo), statetest.Letters(want.State), want.Breaking, statetest.Letters(want.Told))
 		}
+	}
+	return nil
+}
+
+// queued says how the requests differ that wait: it is they whose sending nothing
+// answers.
+func (d *wireDriver) queued(r *state.Record, m *statetest.Model) error {
+	if len(r.Breaks) != m.Waiting() {
+		return fmt.Errorf("%d requests wait for caching, want %d", len(r.Breaks), m.Waiting())
+	}
+	var have, want []state.OpenID
+	for _, w := range r.Waiters {
+		have = append(have, w.Lock.Owner)
+	}
+	for _, id := range m.Queue() {
+		want = append(want, state.OpenID(d.ids[id].Persistent))
+	}
+	if !slices.Equal(have, want) {
+		return fmt.Errorf("opens %x wait for locks, want %x (%v)", have, want, m.Queue())
 	}
 	return nil
 }

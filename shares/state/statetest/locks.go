@@ -26,6 +26,14 @@ type lockWait struct {
 // Locked says whether anything is locked.
 func (m *Model) Locked() bool { return m.anyLock() }
 
+// Queue is the opens whose requests wait for locks, in order of arrival.
+func (m *Model) Queue() (ids []int) {
+	for _, w := range m.queue {
+		ids = append(ids, w.open.ID)
+	}
+	return ids
+}
+
 func (m *Model) anyLock() bool {
 	return slices.ContainsFunc(m.Opens, func(o *Open) bool { return len(o.locks) > 0 })
 }

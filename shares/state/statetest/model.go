@@ -104,6 +104,9 @@ func (m *Model) Waits(id int) bool {
 		slices.ContainsFunc(m.queue, func(w *lockWait) bool { return w.op.ID == id })
 }
 
+// Waiting is how many requests wait for others' caching.
+func (m *Model) Waiting() int { return len(m.waiting) }
+
 // Step does an operation and returns what everybody sees of it, sorted: "ID kind:
 // status" of it and of requests that waited, "break HOLDER FROM>TO" with ! where
 // an acknowledgment is wanted, and "end ID" of opens that the server closes.
