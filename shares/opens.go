@@ -161,23 +161,6 @@ func (t *openTable) leaseFile(k state.LeaseKey) (fs.FileID, bool) {
 	return l.id, true
 }
 
-// leaseOpens are the opens that have a lease (Lease.LeaseOpens).
-func (t *openTable) leaseOpens(k state.LeaseKey) []*open {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.leases[k]
-	if l == nil {
-		return nil
-	}
-	list := make([]*open, 0, len(l.opens))
-	for id := range l.opens {
-		if o := t.byID[id]; o != nil {
-			list = append(list, o)
-		}
-	}
-	return list
-}
-
 // list is every open that keep says yes to.
 func (t *openTable) list(keep func(o *open) bool) []*open {
 	t.mu.Lock()

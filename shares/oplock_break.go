@@ -41,7 +41,11 @@ func handleOplockBreak(ctx context.Context, r *request) error {
 	return r.respond(&smb2.OplockBreakResponse{OplockLevel: oplockLevel(fx.Open.Oplock.State), FileID: o.id})
 }
 
-// ackLease takes the acknowledgment of a lease break (MS-SMB2 3.3.5.22.2).
+// ackLease takes the acknowledgment of a lease break (MS-SMB2 3.3.5.22.2). By that
+// section no open of the lease can be replayed from then on; here they can. The
+// client acknowledges for the lease, and may be waiting for the response to the
+// CREATE of one of its opens: if that was lost, the replay would find nothing, and
+// what the first made would be kept for nobody, with everyone else kept out.
 func (r *request) ackLease(ctx context.Context) error {
 	var ack smb2.LeaseBreakAcknowledgment
 	if err := ack.Decode(r.msg); err != nil {
@@ -63,9 +67,6 @@ func (r *request) ackLease(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
-	}
-	for _, o := range srv.table.leaseOpens(key) {
-		o.replayable.Store(false)
 	}
 	return r.respond(&smb2.LeaseBreakResponse{LeaseKey: ack.LeaseKey, LeaseState: smb2.LeaseState(fx.Lease.State)})
 }

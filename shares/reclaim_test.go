@@ -269,6 +269,34 @@ func TestCreateReplay(t *testing.T) {
 	}
 }
 
+// An acknowledgment for the lease, which its client may have had from another open
+// (MS-SMB2 3.3.5.22.2), does not cost it the open of which it has not heard.
+func TestCreateReplayAfterLeaseAck(t *testing.T) {
+	srv := startServer(t, func(c *Config) {
+		c.StateDir, c.Shares[0].ContinuouslyAvailable = t.TempDir(), true
+	})
+	c, other := loginAs(t, srv.addr, 1, testUser, "vms"), loginAs(t, srv.addr, 2, testUser, "vms")
+	q := func(guid byte) *smb2.CreateRequest {
+		return cached("disk", smb2.OplockLease, 7, leaseRWH, durableV2(guid, smb2.DurableFlagPersistent, 0))
+	}
+	c.mustCreate(q(3))
+	c.mustCreate(q(4)) // and suppose that this response is lost
+	other.pending(smb2.CommandCreate, cached("disk", smb2.OplockNone, 0, 0))
+	c.leaseBreak()
+	if st := c.ackLease(7, leaseRH); st != smb2.StatusSuccess {
+		t.Fatal(st)
+	}
+	if r := other.response(); r.hdr.Status != smb2.StatusSuccess {
+		t.Fatal(r.hdr.Status)
+	}
+	if st := c.replayCreate(q(4)); st != smb2.StatusSuccess {
+		t.Errorf("replay: %v", st)
+	}
+	if n := srv.opens.Load(); n != 3 {
+		t.Errorf("%d opens, want no second one of the replayed CREATE", n)
+	}
+}
+
 // MS-SMB2 3.3.5.9.13: a newer instance of an application takes over from an older one,
 // whose later writes find no handle; an older one does not.
 func TestAppInstance(t *testing.T) {

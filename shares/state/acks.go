@@ -28,7 +28,6 @@ func AckLease(key LeaseKey, state Caching) Change {
 		}
 		r.Leases = slices.Clone(r.Leases)
 		r.Leases[i] = l
-		r.forgetReplay(key)
 		if !l.Breaking {
 			r.retry(&fx)
 		}
@@ -46,19 +45,6 @@ func (c Caching) next(needed Caching) (to Caching, more bool) {
 		}
 	}
 	return c, false
-}
-
-// forgetReplay ends that opens of a lease can be replayed (MS-SMB2 3.3.5.22.2).
-func (r *Record) forgetReplay(key LeaseKey) {
-	copied := false
-	for i := range r.Opens {
-		if o := &r.Opens[i]; o.Handle.Replayable && o.HasLease && o.Lease == key {
-			if !copied {
-				r.Opens, copied = slices.Clone(r.Opens), true
-			}
-			r.Opens[i].Handle.Replayable = false
-		}
-	}
 }
 
 // AckOplock is a client's acknowledgment of an oplock break (MS-SMB2 3.3.5.22.1):
