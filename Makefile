@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-pdus soak-load soak-state soak-guest
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-pdus soak-load soak-state soak-guest soak-vm
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -70,6 +70,11 @@ soak-load:
 	CONNS=$(CONNS) OPENS=$(OPENS) BUSY=$(BUSY) LOAD_SECONDS=$(LOAD_SECONDS) testdata/soak.sh TestLoad ./shares
 soak-state:
 	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state ./shares
+
+# The test guest on disks on shares, ours and Samba's.
+VM_SECONDS ?= 300
+soak-vm: tools
+	VM_SECONDS=$(VM_SECONDS) $(GO) test -count 1 -timeout 0 -v -run TestGuestBootsFromShare ./testdata/guest/vm
 
 # Linux's own SMB client, in a guest: random operations, and a server that is killed.
 GUEST_SECONDS ?= 600

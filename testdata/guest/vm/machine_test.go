@@ -31,7 +31,7 @@ func boot(t *testing.T, console *Console, args ...string) (*machine, Ready, erro
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute+vmSeconds(t))
 	t.Cleanup(cancel)
 	socket := filepath.Join(dir, "console")
 	m := &machine{t: t, console: console, monitor: filepath.Join(dir, "monitor"), ctx: ctx}
