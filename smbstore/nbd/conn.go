@@ -53,6 +53,7 @@ type conn struct {
 	ended   bool       // guarded by mu: the reader takes no more requests
 	workers int        // guarded by mu
 	own     int64      // guarded by mu: bytes of ConnMemory in use, or one larger request
+	pooled  int64      // guarded by mu: bytes of the server's memory in use
 	head    *request   // guarded by mu: replies to send
 	tail    *request   // guarded by mu
 	queued  int        // guarded by mu: replies in that list
@@ -75,7 +76,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn, forceTLS bool) *conn {
 // run serves the client until it goes away, misbehaves, or is stopped.
 func (c *conn) run() {
 	defer close(c.done)
-	defer c.raw.Close()
+	defer func() { c.nc.Close() }() // TLS says good-bye
 	stop := context.AfterFunc(c.ctx, func() { c.raw.Close() })
 	defer stop()
 	defer c.cancel()
@@ -92,7 +93,7 @@ func (c *conn) run() {
 
 // isQuiet tells of an end that is nobody's fault.
 func (c *conn) isQuiet(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.stopping.Load() || c.ctx.Err() != nil
+	return errors.Is(err, io.EOF) || errors.Is(err, errEnd) || errors.Is(err, net.ErrClosed) || c.stopping.Load() || c.ctx.Err() != nil
 }
 
 func (c *conn) exportName() string {
@@ -103,6 +104,9 @@ func (c *conn) exportName() string {
 }
 
 func (c *conn) peer() string {
+	if s := processOf(c.raw); s != "" {
+		return s
+	}
 	if a := c.raw.RemoteAddr(); a != nil {
 		return a.String()
 	}
@@ -167,7 +171,7 @@ func (c *conn) transmit(in *input) error {
 func (c *conn) outlive(before []*conn) error {
 	for _, o := range before {
 		for tick := (*time.Ticker)(nil); ; {
-			if !o.gone() {
+			if !o.gone() || sabotaged("orphans") {
 				break
 			}
 			o.abort()
@@ -177,8 +181,8 @@ func (c *conn) outlive(before []*conn) error {
 			}
 			select {
 			case <-o.done:
-			case <-c.ctx.Done():
-				return c.ctx.Err()
+			case <-c.waiting.Done():
+				return errEnd
 			case <-tick.C:
 				if c.hungUp() {
 					return io.EOF

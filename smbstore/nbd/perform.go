@@ -52,7 +52,7 @@ func (c *conn) finish(r *request, e Errno, err error) int64 {
 func (c *conn) execute(r *request, dev block.Device) error {
 	off, n := int64(r.off), int64(r.n)
 	var flags block.WriteFlags
-	if r.flags&cmdFlagFUA != 0 {
+	if r.flags&cmdFlagFUA != 0 && !sabotaged("fua-dropped") {
 		flags |= block.FUA
 	}
 	if n == 0 && r.cmd != cmdFlush {
@@ -64,7 +64,7 @@ func (c *conn) execute(r *request, dev block.Device) error {
 	case cmdWrite:
 		return dev.WriteAt(c.ctx, r.data, off, flags)
 	case cmdFlush:
-		if c.exp.opts.ReadOnly {
+		if c.exp.opts.ReadOnly || sabotaged("flush-early") {
 			return nil // nothing was written through it
 		}
 		return dev.Flush(c.ctx)
@@ -86,6 +86,12 @@ func (c *conn) execute(r *request, dev block.Device) error {
 	}
 	return errors.ErrUnsupported // check lets none of these pass
 }
+
+// sabotage names a promise to break, so that tests can show that they would
+// notice. Nothing but a test sets it.
+var sabotage string
+
+func sabotaged(name string) bool { return sabotage == name }
 
 // warm reads a range, so that what lies below has it at hand.
 func warm(ctx context.Context, dev block.Device, p []byte, off, n int64) error {

@@ -97,9 +97,10 @@ func (c *conn) tryTake(n int) *request {
 	if n > 0 {
 		charge = classSize(classOf(n))
 		if c.own > 0 && c.own+charge > limits.ConnMemory {
-			if shared = c.srv.memory.take(charge); !shared {
+			if shared = c.pooled+charge <= limits.Memory/4 && c.srv.memory.take(charge); !shared {
 				return nil
 			}
+			c.pooled += charge
 		} else {
 			c.own += charge
 		}
@@ -124,6 +125,7 @@ func (c *conn) put(r *request) {
 			c.srv.buffers.put(r.buf)
 		}
 		if r.shared {
+			c.pooled -= r.charged
 			c.srv.memory.give(r.charged)
 		} else {
 			c.own -= r.charged

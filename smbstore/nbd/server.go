@@ -22,8 +22,9 @@ var (
 
 // Options describe a server.
 type Options struct {
-	// TLS is what connections off unix sockets must begin with STARTTLS. On a unix
-	// socket, whose file says who may connect, there is none.
+	// TLS is of connections off unix sockets, which have to begin with STARTTLS.
+	// Whom it lets pass may use every export: it should demand certificates of
+	// clients. On a unix socket, whose file says who may connect, there is none.
 	TLS *tls.Config
 	// AllowPlain serves without TLS on any listener: whoever can connect can read
 	// and write.
@@ -42,7 +43,8 @@ type Limits struct {
 	// for shared memory; default 1 MiB. A connection may always have one request, of
 	// up to 32 MiB.
 	ConnMemory int64
-	// Memory is what all connections share beyond that; default 256 MiB.
+	// Memory is what all connections share beyond that, none of them more than a
+	// quarter; default 256 MiB.
 	Memory int64
 	// Handshake is how long a negotiation may take; default 30 s.
 	Handshake time.Duration
