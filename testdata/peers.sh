@@ -14,6 +14,7 @@ packages=
 for n in $needs; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${n%%:*}" >/dev/null || packages="$packages ${n##*:}"
 done
+[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || packages="$packages ovmf"
 [ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
 [ -e /usr/lib/syslinux/mbr/mbr.bin ] || packages="$packages syslinux-common" # the test guest's boot disk
 /usr/bin/python3 -c 'import pyvhdi' 2>/dev/null || packages="$packages python3-libvhdi" # testdata/vhdicat

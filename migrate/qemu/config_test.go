@@ -166,7 +166,7 @@ func TestNastyNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { killAt(t, c.RuntimeDir) })
-	c.Name, c.Kernel, c.Paused = nasty, nil, true
+	c.Name, c.Kernel, c.Paused, c.CPUs = nasty, nil, true, 3
 	export := `x,export="y",` + nasty
 	socket := filepath.Join(c.RuntimeDir, `n,"b".sock`)
 	serveNBD(t, socket, export)
@@ -178,6 +178,10 @@ func TestNastyNames(t *testing.T) {
 	v.query("query-name", nil, &name)
 	if name.Name != nasty {
 		t.Errorf("the VM is called %q", name.Name)
+	}
+	var cpus []struct{}
+	if v.query("query-cpus-fast", nil, &cpus); len(cpus) != c.CPUs {
+		t.Errorf("%d CPUs, want %d", len(cpus), c.CPUs)
 	}
 	var chardevs []struct{ Label, Filename string }
 	v.query("query-chardev", nil, &chardevs)
@@ -243,12 +247,12 @@ func serveNBD(t *testing.T, socket, export string) *exec.Cmd {
 	if err := os.Truncate(image, 16<<20); err != nil {
 		t.Fatal(err)
 	}
-	return runNBD(t, socket, export, image)
+	return runNBD(t, socket, "-f", "raw", "-x", export, "--discard=unmap", image)
 }
 
-func runNBD(t *testing.T, socket, export, image string) *exec.Cmd {
+func runNBD(t *testing.T, socket string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command("qemu-nbd", "-f", "raw", "-t", "-e", "4", "-x", export, "-k", socket, "--discard=unmap", image)
+	cmd := exec.Command("qemu-nbd", append([]string{"-t", "-e", "4", "-k", socket}, args...)...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -273,34 +277,36 @@ func runNBD(t *testing.T, socket, export, image string) *exec.Cmd {
 }
 
 func TestUEFI(t *testing.T) {
-	c := testConfig(t)
-	c.Firmware, c.UEFIVars, c.Kernel, c.Paused = UEFI, filepath.Join(c.RuntimeDir, "vars,x"), nil, true
-	if _, err := findUEFI(-1); errors.Is(err, ErrNoUEFI) {
-		if _, err := Start(testContext(t), c); !errors.Is(err, ErrNoUEFI) || !strings.Contains(err.Error(), "install ovmf") {
-			t.Errorf("start without the firmware: %v", err)
-		}
-		return
+	t.Parallel()
+	if _, err := findUEFI(-1); err != nil {
+		t.Fatal(err)
 	}
-	for range 2 { // with new variables, and with those it has
-		v := startVM(t, c)
-		var nodes []struct {
-			Node string `json:"node-name"`
-		}
-		v.query("query-named-block-nodes", nil, &nodes)
-		if !strings.Contains(string(mustJSON(t, nodes)), "uefi-vars") {
-			t.Errorf("QEMU has the block nodes %+v", nodes)
-		}
-		v.do("quit", v.Quit)
+	c := testConfig(t)
+	c.Firmware, c.UEFIVars, c.Memory = UEFI, filepath.Join(c.RuntimeDir, "vars,x"), 256<<20
+	v := startVM(t, c)
+	v.output("GUEST-UP")
+	v.say("[ -d /sys/firmware/efi ] && echo EFI-$((1+1))")
+	v.output("EFI-2")
+	v.do("quit", v.Quit)
+	v = startVM(t, c) // with the variables it has now
+	v.do("quit", v.Quit)
+	if err := os.WriteFile(c.UEFIVars, []byte("of another firmware"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(testContext(t), c); !errors.Is(err, ErrNoUEFI) || !strings.Contains(err.Error(), c.UEFIVars) {
+		t.Errorf("start with variables of another firmware: %v", err)
 	}
 }
 
-func mustJSON(t *testing.T, v any) []byte {
-	t.Helper()
-	b, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
+func TestNoUEFI(t *testing.T) {
+	all := ovmf
+	ovmf = nil
+	defer func() { ovmf = all }()
+	c := testConfig(t)
+	c.Firmware, c.UEFIVars = UEFI, filepath.Join(c.RuntimeDir, "vars")
+	if _, err := Start(testContext(t), c); !errors.Is(err, ErrNoUEFI) || !strings.Contains(err.Error(), "install ovmf") {
+		t.Errorf("start without the firmware: %v", err)
 	}
-	return b
 }
 
 // The guest that tries an accelerator out is noticed when it runs. That KVM may be

@@ -45,7 +45,7 @@ type RunState string
 const (
 	StateRunning     RunState = "running"
 	StatePaused      RunState = "paused"
-	StatePrelaunch   RunState = "prelaunch" // started with Paused, never run
+	StatePrelaunch   RunState = "prelaunch" // started with Paused, or reset while it stood, and not run since
 	StateIOError     RunState = "io-error"  // paused by a disk's error policy
 	StateInMigrate   RunState = "inmigrate" // waits for a state
 	StatePostMigrate RunState = "postmigrate"
@@ -163,7 +163,9 @@ func (m *Machine) Version() qmp.Version { return m.qmp.Greeting().Version.QEMU }
 // time may connect with it.
 func (m *Machine) ConsoleSocket() string { return filepath.Join(m.dir, fileConsole) }
 
-// ConsoleLog is the file with all that came from there since QEMU was started.
+// ConsoleLog is the file with what came from there, also from earlier runs in the
+// same folder. Past 8 MiB it begins anew; what it had is in the file of the same
+// name and ".1".
 func (m *Machine) ConsoleLog() string { return filepath.Join(m.dir, fileOutput) }
 
 // SpareMonitor is the unix socket of a second QMP monitor, for people.
@@ -186,11 +188,16 @@ func (m *Machine) Status(ctx context.Context) (RunState, error) {
 	return s.Status, err
 }
 
-// Stop pauses the guest, after its disks' requests under way were answered.
+// Stop pauses the guest and waits until its disks' requests under way were
+// answered. The guest stands at once; but while a disk's server holds a request
+// (which it may for ReconnectDelay after it went away, and as long as it likes
+// while it is there), QEMU answers no other command either and tells no events.
 func (m *Machine) Stop(ctx context.Context) error { return m.Execute(ctx, "stop", nil, nil) }
 
 // Cont lets a paused guest run; requests that failed under ErrorStop are tried
-// again.
+// again. QEMU looks for a disk's server that was away for longer than ReconnectDelay
+// at growing intervals (up to 16 s): until it has found it, requests fail at once,
+// which stops the guest again.
 func (m *Machine) Cont(ctx context.Context) error { return m.Execute(ctx, "cont", nil, nil) }
 
 // Reset is the reset button.

@@ -136,7 +136,7 @@ func clearFolder(dir string) error {
 	if !errors.Is(err, ErrGone) {
 		return err
 	}
-	for _, name := range []string{fileRecord, filePID, fileLog, fileQMP, fileSpare, fileConsole} {
+	for _, name := range []string{fileRecord, filePID, fileLog, fileLog + ".1", fileQMP, fileSpare, fileConsole} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -242,6 +242,7 @@ func connect(ctx context.Context, r *record, p *process, child *child) (*Machine
 		return nil, err
 	}
 	go m.watch()
+	go m.tend()
 	return m, nil
 }
 

@@ -25,7 +25,7 @@ import (
 
 // A test that waits for a guest gives up after this. It is far above what a
 // loaded machine takes.
-const guestTime = 2 * time.Minute
+const guestTime = 4 * time.Minute
 
 //go:embed testdata/init.sh
 var guestInit []byte

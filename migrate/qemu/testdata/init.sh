@@ -8,6 +8,6 @@ dd if=/dev/urandom of=/tmp/pages bs=64k count=128 2>/dev/null
 sha256sum /tmp/pages > /tmp/sum
 event=$(grep -A 5 'Power Button' /proc/bus/input/devices | grep -o 'event[0-9]*' | head -n 1)
 ( head -c 24 /dev/input/$event > /dev/null && echo POWER-BUTTON && poweroff -f ) &
-( n=0; while :; do n=$((n+1)); echo "HB $n"; usleep 50000; done ) &
+( n=0; while :; do n=$((n+1)); echo "HB $n"; usleep 100000; done ) &
 echo "GUEST-UP $event $(nproc) $(cat /sys/block/vd*/serial 2>/dev/null)"
 while read -r c; do eval "$c"; done
