@@ -46,6 +46,10 @@ type LiveOptions struct {
 	// before it counts as failed, and the guest goes on without it; 0 takes 10 s.
 	// What ToOptions say of lost servers holds for the VM once it runs from there.
 	Patience time.Duration
+	// Fence, if it is not zero, is what the destination's disks are opened with: of the
+	// epoch after the source's, which the switch gives the VM. Its Holds is asked before
+	// the switch and after it. Without, the job makes one.
+	Fence smbstore.Fence
 	// Switched, if not nil, is told where the disks are, once the VM runs from
 	// there. It must not wait for the job.
 	Switched func(home smbstore.Location, disks []MovedDisk)

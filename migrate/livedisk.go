@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"lunless/smbstore"
 	"lunless/smbstore/block"
 	"lunless/smbstore/vhdx"
@@ -192,6 +194,9 @@ func (l *liveDisks) patience() time.Duration {
 // fence keeps others from the destination's disks, and this host once it has lost
 // the VM there: its record is asked from the switch on.
 func (l *liveDisks) fence() (smbstore.Fence, error) {
+	if l.o.Fence.Instance != uuid.Nil {
+		return l.o.Fence, nil
+	}
 	host, epoch := l.m.journal.Host, l.m.journal.Epoch+1
 	f, err := l.m.home.Fence(host, epoch)
 	f.Holds = func() error {

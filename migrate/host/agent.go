@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lunless/migrate"
 )
 
 // Agent is a running host agent. Its methods may be called concurrently.
@@ -22,8 +24,11 @@ type Agent struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup // what runs for VMs
 
+	jobs *migrate.Manager
+
 	mu       sync.Mutex // guards what follows
 	vms      map[string]*vm
+	moves    []*move // the last ones, the oldest first
 	stopping bool
 }
 
@@ -44,7 +49,8 @@ func Run(ctx context.Context, cfg Config, ready func(socket string)) error {
 		return err
 	}
 	defer unlock()
-	a := &Agent{cfg: cfg, log: cfg.Logger.With("host", cfg.Name), vms: map[string]*vm{}}
+	a := &Agent{cfg: cfg, log: cfg.Logger.With("host", cfg.Name), vms: map[string]*vm{},
+		jobs: migrate.NewManager(cfg.Migrations, cfg.MigrationRate)}
 	a.ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
 	list, err := a.loadKept()

@@ -61,6 +61,57 @@ func (c Client) Claim(ctx context.Context, vm string) (v VM, err error) {
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/claim"), nil, &v)
 }
 
+// Migrate moves the storage of a running VM, and calls progress, which may be nil,
+// with where it stands, until it has ended. If ctx ends first, it goes on.
+func (c Client) Migrate(ctx context.Context, vm string, q MigrateRequest, progress func(Migration)) (m Migration, err error) {
+	b, err := json.Marshal(q)
+	if err != nil {
+		return m, err
+	}
+	resp, err := c.do(ctx, http.MethodPost, vmPath(vm, "/migrate"), bytes.NewReader(b))
+	if err != nil {
+		return m, err
+	}
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(resp.Body); !m.Ended; {
+		m = Migration{}
+		if err := dec.Decode(&m); err != nil {
+			return m, fmt.Errorf("the host agent has hung up (`lunless migrate list` shows what became of the migration): %w", err)
+		}
+		if progress != nil {
+			progress(m)
+		}
+	}
+	if m.Error != "" {
+		return m, &agentError{m.Error, nil}
+	}
+	return m, nil
+}
+
+// Migrations are those that the agent runs, and the last ones that have ended.
+func (c Client) Migrations(ctx context.Context) (list []Migration, err error) {
+	return list, c.call(ctx, http.MethodGet, "/migrations", nil, &list)
+}
+
+// Migration says where one stands. Errors: ErrNoMigration.
+func (c Client) Migration(ctx context.Context, id string) (m Migration, err error) {
+	return m, c.call(ctx, http.MethodGet, "/migrations/"+url.PathEscape(id), nil, &m)
+}
+
+// CancelMigration has one undo what it did; Migration tells whether it came in time.
+func (c Client) CancelMigration(ctx context.Context, id string) (m Migration, err error) {
+	return m, c.call(ctx, http.MethodDelete, "/migrations/"+url.PathEscape(id), nil, &m)
+}
+
+// PauseMigration has one copy no more until it is unpaused.
+func (c Client) PauseMigration(ctx context.Context, id string, pause bool) (m Migration, err error) {
+	command := "/unpause"
+	if pause {
+		command = "/pause"
+	}
+	return m, c.call(ctx, http.MethodPost, "/migrations/"+url.PathEscape(id)+command, nil, &m)
+}
+
 // Console connects with the guest's serial console.
 func (c Client) Console(ctx context.Context, vm string) (io.ReadWriteCloser, error) {
 	conn, err := c.dial(ctx)
@@ -130,9 +181,22 @@ func (c Client) call(ctx context.Context, method, path string, in, out any) erro
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://host"+path, body)
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("the host agent's answer: %w", err)
+	}
+	return nil
+}
+
+// do makes one request whose answer is OK.
+func (c Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://host"+path, body)
+	if err != nil {
+		return nil, err
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }}}
@@ -140,18 +204,14 @@ func (c Client) call(ctx context.Context, method, path string, in, out any) erro
 	if err != nil {
 		var u *url.Error
 		if errors.Is(err, ErrNoAgent) && errors.As(err, &u) {
-			return u.Err
+			return nil, u.Err
 		}
-		return fmt.Errorf("asking the host agent: %w", err)
+		return nil, fmt.Errorf("asking the host agent: %w", err)
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return refusalOf(resp)
+		return nil, refusalOf(resp)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("the host agent's answer: %w", err)
-	}
-	return nil
+	return resp, nil
 }
 
 // refusalOf is the agent's error.

@@ -37,7 +37,11 @@ type Config struct {
 	// StopGuests ends the guests with the agent, as their power button would; without,
 	// they run on, and the next agent takes them over again.
 	StopGuests bool `toml:"stop_guests"`
-	Log        Log  `toml:"log"`
+	// Migrations is how many storage migrations run at a time (default 2), the others
+	// wait; MigrationRate is what they share, in bytes a second (default no limit).
+	Migrations    int   `toml:"migrations"`
+	MigrationRate int64 `toml:"migration_rate"`
+	Log           Log   `toml:"log"`
 
 	// Options open locations; Credentials goes before what they say.
 	Options smbstore.Options `toml:"-" json:"-"`
@@ -108,6 +112,9 @@ func (c Config) withDefaults() (Config, error) {
 		if _, err := smbstore.ParseLocation(s); err != nil {
 			return bad("storage %q: %v", s, err)
 		}
+	}
+	if c.Migrations < 0 || c.MigrationRate < 0 {
+		return bad("%d migrations at a time, %d bytes a second", c.Migrations, c.MigrationRate)
 	}
 	if l := c.Log.Level; l != "" && new(slog.Level).UnmarshalText([]byte(l)) != nil {
 		return bad("log level %q", l)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lunless/migrate"
 	"lunless/smbstore"
 )
 
@@ -61,6 +62,10 @@ var kinds = []struct {
 	{"sharing", smbstore.ErrSharing, http.StatusConflict},
 	{"unreachable", smbstore.ErrUnreachable, http.StatusBadGateway},
 	{"logon", smbstore.ErrLogon, http.StatusBadGateway},
+	{"no-migration", ErrNoMigration, http.StatusNotFound},
+	{"same-place", migrate.ErrSamePlace, http.StatusConflict},
+	{"unfinished", migrate.ErrUnfinished, http.StatusConflict},
+	{"cancelled", migrate.ErrCancelled, http.StatusConflict},
 	{"stopping", ErrStopping, http.StatusServiceUnavailable},
 }
 
@@ -92,6 +97,12 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("POST /vms/{vm}/save", command(c, (*vm).save))
 	mux.HandleFunc("POST /vms/{vm}/claim", command(c, func(v *vm, ctx context.Context, _ struct{}) error { return v.claim(ctx) }))
 	mux.HandleFunc("POST /vms/{vm}/console", c.console)
+	mux.HandleFunc("POST /vms/{vm}/migrate", c.migrate)
+	mux.HandleFunc("GET /migrations", c.migrations)
+	mux.HandleFunc("GET /migrations/{id}", c.onMigration(func(*migrate.Job) {}))
+	mux.HandleFunc("DELETE /migrations/{id}", c.onMigration((*migrate.Job).Cancel))
+	mux.HandleFunc("POST /migrations/{id}/pause", c.onMigration((*migrate.Job).Pause))
+	mux.HandleFunc("POST /migrations/{id}/unpause", c.onMigration((*migrate.Job).Unpause))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return a.ctx }}
 	ended := make(chan error, 1)
 	go func() {

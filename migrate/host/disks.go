@@ -32,6 +32,12 @@ func (d *disk) now() (smbstore.Disk, *smbstore.Chain) {
 	return d.conf, d.chain
 }
 
+func (d *disk) become(conf smbstore.Disk, chain *smbstore.Chain) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.conf, d.chain = conf, chain
+}
+
 // durable is what a guest sees of its disk: what it is told was written outlives
 // this process. Where a write gave the disk room that is in memory alone until a
 // flush, there is one before the answer.
@@ -100,7 +106,10 @@ func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) 
 
 // openChain opens a disk of the VM under its fence.
 func (r *run) openChain(ctx context.Context, d smbstore.Disk) (*smbstore.Chain, error) {
-	return smbstore.OpenChain(ctx, r.store, d.Path, smbstore.DiskOptions{DenyWrite: true, Format: d.Format, Fence: r.fence})
+	r.mu.Lock()
+	fence := r.fence
+	r.mu.Unlock()
+	return smbstore.OpenChain(ctx, r.at().store, d.Path, smbstore.DiskOptions{DenyWrite: true, Format: d.Format, Fence: fence})
 }
 
 // closeDisks flushes and closes the disks.

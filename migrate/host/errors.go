@@ -22,6 +22,8 @@ var (
 	ErrForeign = errors.New("another host owns the VM")
 	// ErrInDoubt: whose the VM is cannot be known now.
 	ErrInDoubt = errors.New("whose the VM is cannot be known now")
+	// ErrNoMigration: the agent runs no migration of that id.
+	ErrNoMigration = errors.New("the host agent has no migration of that id")
 	// ErrStopping: the agent is being stopped.
 	ErrStopping = errors.New("the host agent is stopping")
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,12 +17,11 @@ import (
 // is in it does not change once the vm shows it, but for what the disks' slots hold.
 type run struct {
 	v       *vm
-	dir     string         // runtime folder
-	home    *smbstore.Home // with a connection of its own, that gives up soon
-	store   smbstore.Store // what the disks lie on
-	fence   smbstore.Fence
+	dir     string // runtime folder
+	place   atomic.Pointer[place]
 	epoch   atomic.Uint64 // of the record, as this host knows it
 	asking  atomic.Bool   // whether it is so still
+	moving  atomic.Bool   // a migration of the VM is under way, or its end is being seen to
 	disks   []*disk
 	nbd     *nbd.Server
 	machine atomic.Pointer[qemu.Machine]
@@ -33,6 +33,48 @@ type run struct {
 	wanted chan ending
 	failed chan error // the last request of the guest that failed
 	held   bool       // the guest was paused when it was found
+
+	mu      sync.Mutex     // guards what follows
+	fence   smbstore.Fence // of disks that are opened from now on
+	job     *move          // nil unless moving
+	after   []func() error // closes what disks that were moved lie on, once they are closed
+	settled chan struct{}  // see settling
+}
+
+// place is where a VM lies: its home, with a connection of its own that gives up
+// soon, and what the disks lie on.
+type place struct {
+	home  *smbstore.Home
+	store smbstore.Store
+}
+
+func (p *place) close() error {
+	var errs []error
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	return errors.Join(append(errs, p.home.Close())...)
+}
+
+// at is where the VM lies now.
+func (r *run) at() *place { return r.place.Load() }
+
+// openPlace opens a VM's home.
+func (a *Agent) openPlace(ctx context.Context, at smbstore.Location) (*place, error) {
+	h, err := smbstore.OpenHome(ctx, at, a.homeOptions())
+	if err != nil {
+		return nil, err
+	}
+	return &place{home: h}, nil
+}
+
+// openStore opens what the VM's disks lie on, as patient as the VM's policy is.
+func (p *place) openStore(ctx context.Context, v *vm) (err error) {
+	v.mu.Lock()
+	o := v.a.diskOptions(&v.kept)
+	v.mu.Unlock()
+	p.store, err = smbstore.Open(ctx, p.home.Location(), o)
+	return err
 }
 
 // ending is what is to be said of a QEMU's end.
@@ -47,47 +89,71 @@ const closeWait = 10 * time.Second
 
 // prepare opens the home, makes this host its owner and opens the disks. On an
 // error nothing stays open.
-func (v *vm) prepare(ctx context.Context, takeOver bool) (_ *run, _ smbstore.Config, err error) {
-	r := &run{v: v, dir: v.a.runtimeDir(v.kept.ID), stopped: make(chan struct{}), wanted: make(chan ending, 1), failed: make(chan error, 1)}
-	at := v.location()
-	if r.home, err = smbstore.OpenHome(ctx, at, v.a.homeOptions()); err != nil {
-		return nil, smbstore.Config{}, err
+func (v *vm) prepare(ctx context.Context, takeOver bool) (*run, smbstore.Config, error) {
+	for hops := 0; ; hops++ {
+		r, c, err := v.prepareAt(ctx, takeOver)
+		var moved *movedError
+		if hops == maxHops || !errors.As(err, &moved) {
+			return r, c, err
+		}
+		// A migration of this host was at its end when its agent ended.
+		v.a.log.Info("the VM has moved", "vm", v.name(), "to", moved.to)
+		if err := v.remember(func(k *kept) { k.Location, k.Followed = moved.to, moved.job }); err != nil {
+			return nil, c, err
+		}
 	}
+}
+
+// maxHops bounds the moves that are followed at a time.
+const maxHops = 8
+
+func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.Config, err error) {
+	r := &run{v: v, dir: v.a.runtimeDir(v.kept.ID), stopped: make(chan struct{}), wanted: make(chan ending, 1), failed: make(chan error, 1)}
+	p, err := v.a.openPlace(ctx, v.location())
+	if err != nil {
+		return nil, c, err
+	}
+	r.place.Store(p)
 	r.ctx, r.release = context.WithCancel(v.a.ctx)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	c, err := r.home.Config()
+	record, err := v.a.own(ctx, p.home, ownOptions{takeOver: takeOver, follow: v.kept.Running, job: v.kept.Followed})
 	if err != nil {
+		return nil, c, err
+	}
+	if c, err = p.home.Config(); err != nil {
 		return nil, c, err
 	}
 	if c.ID != v.kept.ID {
-		return nil, c, fmt.Errorf("%w: at %s lies the VM %s, not %s", ErrNoVM, at, c.ID, v.kept.ID)
+		return nil, c, fmt.Errorf("%w: at %s lies the VM %s, not %s", ErrNoVM, p.home.Location(), c.ID, v.kept.ID)
 	}
-	record, err := v.a.own(ctx, r.home, takeOver)
-	if err != nil {
-		return nil, c, err
-	}
-	if r.fence, err = r.home.Fence(v.a.cfg.Name, record.Epoch); err != nil {
+	if r.fence, err = r.newFence(p.home, record.Epoch); err != nil {
 		return nil, c, err
 	}
 	r.epoch.Store(record.Epoch)
-	r.fence.Holds = r.holds
 	err = v.remember(func(k *kept) {
 		k.Name, k.Epoch, k.Patience, k.Report = c.Name, record.Epoch, c.StoragePatience, c.StorageTrouble == smbstore.TroubleReport
 	})
 	if err != nil {
 		return nil, c, err
 	}
-	if r.store, err = smbstore.Open(ctx, at, v.a.diskOptions(&v.kept)); err != nil {
+	if err := p.openStore(ctx, v); err != nil {
 		return nil, c, err
 	}
 	if err := r.openDisks(ctx, c.Disks); err != nil {
 		return nil, c, err
 	}
 	return r, c, nil
+}
+
+// newFence is the fence of an epoch of the VM.
+func (r *run) newFence(h *smbstore.Home, epoch uint64) (smbstore.Fence, error) {
+	f, err := h.Fence(r.v.a.cfg.Name, epoch)
+	f.Holds = r.holds
+	return f, err
 }
 
 // homeOptions open homes: what asks for a record is to hear soon that nobody answers.
@@ -101,6 +167,7 @@ func (a *Agent) homeOptions() smbstore.Options {
 // close closes the disks and their stores. What a server keeps waiting for is
 // given up after closeWait.
 func (r *run) close() error {
+	r.endMove()
 	r.release()
 	var errs []error
 	if r.nbd != nil {
@@ -108,14 +175,20 @@ func (r *run) close() error {
 		errs = append(errs, r.nbd.Shutdown(ctx))
 		cancel()
 	}
-	if r.store != nil {
-		giveUp := time.AfterFunc(closeWait, func() { r.store.Close() }) //nolint:errcheck // said by closeDisks
-		errs = append(errs, r.closeDisks())
-		if giveUp.Stop() {
-			errs = append(errs, r.store.Close())
+	giveUp := time.AfterFunc(closeWait, func() {
+		if s := r.at().store; s != nil {
+			s.Close() //nolint:errcheck // said by closeDisks
 		}
+	})
+	errs = append(errs, r.closeDisks())
+	giveUp.Stop()
+	r.mu.Lock()
+	after := r.after
+	r.mu.Unlock()
+	for _, f := range after {
+		errs = append(errs, f())
 	}
-	return errors.Join(append(errs, r.home.Close())...)
+	return errors.Join(append(errs, r.at().close())...)
 }
 
 // requestFailed is told of every request of the guest that failed.

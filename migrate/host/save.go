@@ -52,7 +52,7 @@ func (v *vm) save(ctx context.Context, _ struct{}) error {
 // and its disks are flushed, whatever it wrote last.
 func (r *run) writeState(ctx context.Context, name string) (*smbstore.SavedState, error) {
 	m := r.machine.Load()
-	f, err := r.home.Store().OpenFile(name, smbstore.ReadWrite|smbstore.Create|smbstore.Exclusive)
+	f, err := r.at().home.Store().OpenFile(name, smbstore.ReadWrite|smbstore.Create|smbstore.Exclusive)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (r *run) writeState(ctx context.Context, name string) (*smbstore.SavedState
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if err := r.home.Store().SyncDir(path.Dir(name)); err != nil {
+	if err := r.at().home.Store().SyncDir(path.Dir(name)); err != nil {
 		return nil, err
 	}
 	for _, d := range r.disks {
@@ -82,7 +82,7 @@ func (r *run) goOn(state string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), time.Minute)
 	defer cancel()
 	m := r.machine.Load()
-	err := ignoreMissing(r.home.Store().Remove(state))
+	err := ignoreMissing(r.at().home.Store().Remove(state))
 	switch s, serr := m.Status(ctx); {
 	case serr != nil:
 		return errors.Join(err, serr)
@@ -96,9 +96,9 @@ func (r *run) goOn(state string) error {
 // commit changes the configuration, and says for certain whether it was changed: as
 // long as its server does not answer, it is asked again.
 func (r *run) commit(change func(*smbstore.Config) error, is func(*smbstore.Config) bool) error {
-	failed := r.home.UpdateConfig(change)
+	failed := r.at().home.UpdateConfig(change)
 	for failed != nil {
-		c, err := r.home.Config()
+		c, err := r.at().home.Config()
 		switch {
 		case err == nil && is(&c):
 			return nil
@@ -118,7 +118,7 @@ func (r *run) commit(change func(*smbstore.Config) error, is func(*smbstore.Conf
 // resume gives a QEMU that waits for it the guest's saved state. The state is used
 // up before the guest runs: a second time it would not fit the disks any more.
 func (r *run) resume(ctx context.Context, m *qemu.Machine, saved *smbstore.SavedState) error {
-	f, err := r.home.Store().OpenFile(saved.Path, smbstore.Read)
+	f, err := r.at().home.Store().OpenFile(saved.Path, smbstore.Read)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, saved *smbstore.Saved
 func (r *run) dropState() error {
 	var path string
 	kept := false
-	err := r.home.UpdateConfig(func(c *smbstore.Config) error {
+	err := r.at().home.UpdateConfig(func(c *smbstore.Config) error {
 		if c.Saved == nil {
 			return nil
 		}
@@ -145,7 +145,7 @@ func (r *run) dropState() error {
 	if err != nil || path == "" || kept {
 		return err
 	}
-	if err := r.home.Store().Remove(path); err != nil {
+	if err := r.at().home.Store().Remove(path); err != nil {
 		r.v.a.log.Warn("a saved state that is used up was not removed", "vm", r.v.name(), "file", path, "error", err)
 	}
 	return nil

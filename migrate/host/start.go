@@ -153,7 +153,7 @@ func (r *run) machineConfig(ctx context.Context, c *smbstore.Config) (qemu.Confi
 }
 
 // variables is where the VM's UEFI variables lie in its home.
-func (r *run) variables() string { return smbstore.MachinesDir + "/" + r.home.ID() + ".nvram" }
+func (r *run) variables() string { return smbstore.MachinesDir + "/" + r.at().home.ID() + ".nvram" }
 
 // maxVariables bounds a file with UEFI variables, in bytes.
 const maxVariables = 64 << 20
@@ -167,10 +167,10 @@ func (r *run) keepVariables() error {
 	if err != nil || len(b) > maxVariables {
 		return err
 	}
-	if err := r.fence.Holds(); err != nil {
+	if err := r.holds(); err != nil {
 		return err
 	}
-	return smbstore.WriteFile(r.home.Store(), r.variables(), b)
+	return smbstore.WriteFile(r.at().home.Store(), r.variables(), b)
 }
 
 // maxFetched bounds a file of the home that is copied to this host, in bytes.
@@ -181,7 +181,7 @@ func (r *run) fetch(ctx context.Context, name, to string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b, err := smbstore.ReadFile(r.home.Store(), name, maxFetched)
+	b, err := smbstore.ReadFile(r.at().home.Store(), name, maxFetched)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (r *run) firstTime(c *smbstore.Config, m qemu.Config) error {
 	if c.MachineType == m.MachineType && c.CPUModel == m.CPU {
 		return nil
 	}
-	return r.home.UpdateConfig(func(c *smbstore.Config) error {
+	return r.at().home.UpdateConfig(func(c *smbstore.Config) error {
 		c.MachineType, c.CPUModel = m.MachineType, m.CPU
 		return nil
 	})
@@ -240,6 +240,7 @@ func (v *vm) takeOver() {
 			if err = r.serve(); err == nil {
 				v.a.log.Info("the guest goes on", "vm", v.name(), "process", m.PID(), "epoch", v.kept.Epoch)
 				v.followAgain(r, &c, pausing)
+				v.a.wg.Go(v.finishMove)
 				return
 			}
 			err = errors.Join(err, r.close())

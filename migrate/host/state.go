@@ -35,6 +35,10 @@ type kept struct {
 	// Patience and Report are the VM's policy in trouble.
 	Patience int  `json:"patience,omitempty"`
 	Report   bool `json:"report,omitempty"`
+	// Moving is the home that a migration was to move the VM to; zero without one.
+	Moving smbstore.Location `json:"moving,omitzero"`
+	// Followed is the migration by whose word the VM lies at Location.
+	Followed string `json:"followed,omitempty"`
 	// Saved: the home has a state to continue the guest from.
 	Saved bool `json:"saved,omitempty"`
 }

@@ -168,7 +168,7 @@ func (v *vm) claim(ctx context.Context) error {
 	if err != nil {
 		return v.fail("claim", err)
 	}
-	r, err := v.a.own(ctx, h, true)
+	r, err := v.a.own(ctx, h, ownOptions{takeOver: true})
 	if err = errors.Join(err, h.Close()); err != nil {
 		return v.fail("claim", err)
 	}

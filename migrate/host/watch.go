@@ -192,7 +192,7 @@ func (r *run) stillOurs() {
 		return
 	}
 	defer r.asking.Store(false)
-	if err := r.fence.Holds(); errors.Is(err, smbstore.ErrNotOwner) {
+	if err := r.holds(); errors.Is(err, smbstore.ErrNotOwner) {
 		r.end(ending{Lost, err.Error()})
 	}
 }
