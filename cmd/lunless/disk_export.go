@@ -38,7 +38,7 @@ take as it is, and tells systemd (Type=notify).`,
 		Example: `  lunless disk export smb://hv@fs1/vms/web1.vhdx --socket /run/web1.sock
   qemu-system-x86_64 … -drive file=nbd+unix:///?socket=/run/web1.sock,format=raw,if=virtio
 
-  lunless disk export backup.avhdx --read-only --socket nbd.sock &
+  lunless disk export backup.avhdx --read-only --socket nbd.sock
   nbdcopy nbd+unix:///?socket=nbd.sock backup.img`}
 	socket := c.Flags().String("socket", "", "path of the unix socket (required)")
 	name := c.Flags().String("name", "", "the export's name (default none: the default export)")
