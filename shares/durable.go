@@ -27,21 +27,51 @@ func keepsOpens(why error) bool {
 // detach is the end of an open's session, which the caller has taken it from: it
 // is kept for its client, or closed (MS-SMB2 3.3.7.1).
 func (o *open) detach(ctx context.Context, why error) {
+	if !o.park(ctx, why) {
+		o.lose(ctx, why)
+	}
+}
+
+// detachAll is detach of several. Those are closed last that are not kept, whose
+// closing may take from the others what they are kept for.
+func detachAll(ctx context.Context, list []*open, why error) {
+	var lost []*open
+	for _, o := range list {
+		if !o.park(ctx, why) {
+			lost = append(lost, o)
+		}
+	}
+	for _, o := range lost {
+		o.lose(ctx, why)
+	}
+}
+
+// park keeps an open for its client, or says that it is to be lost.
+func (o *open) park(ctx context.Context, why error) bool {
 	o.drain(why) // nothing of this session reaches the file after it has been reclaimed, or closed
 	if !o.outlives.Load() {
-		o.close(ctx, why)
-		return
+		return false
 	}
 	srv := o.session.srv
 	srv.opens.Add(1)
 	o.parked.Store(true)
-	fx, err := o.store.Update(context.WithoutCancel(ctx), o.fileID, state.Disconnect(o.stateID(), time.Now()))
+	// Who ends it, if it is to end, is the caller.
+	fx, err := srv.memory.Update(context.WithoutCancel(ctx), o.fileID, state.Disconnect(o.stateID(), time.Now()))
 	if err != nil || !fx.Open.Handle.Disconnected {
-		o.unparkAndClose(ctx, srv, why)
-		return
+		return false
 	}
 	o.session.log.Info("open kept for its client", "user", o.session.user, "file", fx.Open.Link, "until", fx.Open.Handle.Deadline, "reason", why)
 	srv.expireAt(o, fx.Open.Handle.Deadline)
+	return true
+}
+
+// lose closes an open that is not kept.
+func (o *open) lose(ctx context.Context, why error) {
+	if o.outlives.Load() {
+		o.unparkAndClose(ctx, o.session.srv, why)
+		return
+	}
+	o.close(ctx, why)
 }
 
 // unparkAndClose closes an open that has no session, once.

@@ -191,11 +191,7 @@ func (s *session) end(ctx context.Context, why error) {
 		t.share.disconnect(t)
 	}
 	if keepsOpens(why) {
-		for _, o := range s.openList(nil) {
-			if s.removeOpen(o) {
-				o.detach(ctx, why)
-			}
-		}
+		detachAll(ctx, slices.DeleteFunc(s.openList(nil), func(o *open) bool { return !s.removeOpen(o) }), why)
 	}
 	s.closeOpens(ctx, nil, why)
 	if wasValid {

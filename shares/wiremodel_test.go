@@ -179,7 +179,7 @@ func (d *wireDriver) compare(steps int, seed uint64, stop *atomic.Bool) (err err
 // told is err with the last operations.
 func told(err error, history []statetest.Op) error {
 	var s strings.Builder
-	for _, op := range history[max(0, len(history)-25):] {
+	for _, op := range history[max(0, len(history)-40):] {
 		fmt.Fprintf(&s, "%v\n", op)
 	}
 	return fmt.Errorf("after\n%s%w", s.String(), err)

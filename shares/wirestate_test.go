@@ -39,7 +39,7 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 		return err
 	}
 	if len(r.Opens) != len(m.Opens) || len(r.Leases) != len(m.Leases) {
-		return fmt.Errorf("%d opens and %d leases, want %d and %d", len(r.Opens), len(r.Leases), len(m.Opens), len(m.Leases))
+		return fmt.Errorf("opens %v and %d leases, want %v and %d", d.numbers(r.Opens), len(r.Leases), modelNumbers(m), len(m.Leases))
 	}
 	if locked := len(r.Locks) > 0; locked != m.Locked() {
 		return fmt.Errorf("locked %v, want %v", locked, m.Locked())
@@ -74,6 +74,27 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 		}
 	}
 	return nil
+}
+
+// numbers are what the model calls opens, -1 for one it does not know.
+func (d *wireDriver) numbers(opens []state.Open) (list []int) {
+	for _, o := range opens {
+		n := -1
+		for id, f := range d.ids {
+			if f.Persistent == uint64(o.ID) {
+				n = id
+			}
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+func modelNumbers(m *statetest.Model) (list []int) {
+	for _, o := range m.Opens {
+		list = append(list, o.ID)
+	}
+	return list
 }
 
 // queued says how the requests differ that wait: it is they whose sending nothing

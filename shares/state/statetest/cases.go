@@ -48,4 +48,12 @@ var Cases = []Case{
 		{Kind: "disconnect", Client: 1},
 		{Kind: "reconnect", ID: 1, Client: 1},
 	}, "1 reconnect: ok RWH persistent"},
+	{"keeps what it closes another open of (MS-SMB2 3.3.7.1)", []Op{
+		{Kind: "open", ID: 1, Client: 1, Access: "D", Share: "RWD", DeleteOnClose: true},
+		{Kind: "open", ID: 2, Client: 1, Access: "R", Share: "RWD", Key: 1, Want: "RH", Handle: "durable2"},
+		{Kind: "open", ID: 3, Client: 1, Access: "R", Share: "RWD", Key: 1, Want: "RH", Handle: "persistent"},
+		{Kind: "open", ID: 4, Client: 1, Access: "R", Share: "RWD", Key: 1, Want: "RH", Handle: "durable2"},
+		{Kind: "disconnect", Client: 1},
+		{Kind: "reconnect", ID: 2, Client: 1},
+	}, "2 reconnect: ok RH breaking durable2"},
 }
