@@ -43,9 +43,11 @@ const (
 	guardDrop    = 0.7
 	guardSpare   = int(time.Second / governEvery)
 
-	// What is waited for to know L0: so many requests, but no longer than that.
+	// What is waited for to know L0: so many requests, but no longer than that, and
+	// not for a guest that makes none.
 	learnRequests = 64
 	learnFor      = 250 * time.Millisecond
+	learnIdle     = 30 * time.Millisecond
 	learnLeast    = 8
 )
 
@@ -69,8 +71,11 @@ func (g *guard) learn(ctx context.Context, guest *block.Latency) error {
 		return ctx.Err()
 	}
 	guest.Take()
-	begun := guest.Measured()
-	for until := time.Now().Add(learnFor); guest.Measured()-begun < learnRequests && time.Now().Before(until); {
+	begun, start := guest.Measured(), time.Now()
+	for guest.Measured()-begun < learnRequests && time.Since(start) < learnFor {
+		if guest.Measured() == begun && time.Since(start) > learnIdle {
+			break
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -93,12 +93,10 @@ func (l *liveDisks) copy(ctx context.Context, c *copier) error {
 			return err
 		}
 	}
-	stop := c.pace.govern(ctx, &l.latency, l.guard, c.job)
-	defer stop()
 	if err := l.mirror(ctx, c, false); err != nil {
 		return err
 	}
-	if err := c.run(ctx); err != nil {
+	if err := l.governed(ctx, c, func() error { return c.run(ctx) }); err != nil {
 		return err
 	}
 	if err := l.mirror(ctx, c, true); err != nil {
@@ -107,17 +105,26 @@ func (l *liveDisks) copy(ctx context.Context, c *copier) error {
 	if err := l.rename(); err != nil {
 		return err
 	}
-	for _, d := range l.disks {
-		if err := l.pass(ctx, c, d); err != nil {
-			return err
+	return l.governed(ctx, c, func() error {
+		for _, d := range l.disks {
+			if err := l.pass(ctx, c, d); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
+}
+
+// governed runs a copy whose pace heeds the guest.
+func (l *liveDisks) governed(ctx context.Context, c *copier, do func() error) error {
+	defer c.pace.govern(ctx, &l.latency, l.guard, c.job)()
+	return do()
 }
 
 // mirror attaches the disks that are kept as chains, whose parents have been
 // copied, or all others.
 func (l *liveDisks) mirror(ctx context.Context, c *copier, kept bool) error {
+	attached := false
 	for _, d := range l.disks {
 		if d.keep != kept {
 			continue
@@ -125,11 +132,15 @@ func (l *liveDisks) mirror(ctx context.Context, c *copier, kept bool) error {
 		if err := l.attach(ctx, d); err != nil {
 			return fmt.Errorf("mirror %s: %w", d.name, err)
 		}
+		attached = true
 		failpoint("mirrored")
 		if err := d.mirror.Survey(ctx, d.layer); err != nil {
 			return l.failure(fmt.Errorf("map %s: %w", d.name, err))
 		}
 		c.job.hole(max(d.mirror.Size()-d.mirror.Remaining(), 0), true)
+	}
+	if !attached {
+		return nil
 	}
 	if err := l.guard.learn(ctx, &l.latency); err != nil {
 		return err
@@ -211,7 +222,12 @@ func (l *liveDisks) verify(ctx context.Context, c *copier) error {
 	if err := c.verify(ctx); err != nil {
 		return err
 	}
-	defer c.pace.govern(ctx, &l.latency, l.guard, c.job)()
+	return l.governed(ctx, c, func() error { return l.compare(ctx, c) })
+}
+
+// compare reads both sides of every disk, where that is asked for, and makes sure
+// that none has lost its destination.
+func (l *liveDisks) compare(ctx context.Context, c *copier) error {
 	for _, d := range l.disks {
 		if l.o.Verify {
 			err := d.mirror.Compare(ctx, block.CopyOptions{Parallel: maxParallel, Pace: c.pace, Progress: func(p block.CopyProgress) {
