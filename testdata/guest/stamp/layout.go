@@ -9,6 +9,9 @@ const (
 	// Reserved is how many blocks at the device's start hold the superblock.
 	Reserved    = 2 * superSize / BlockSize
 	chunkBlocks = 512
+	// MaxBlocks bounds what is written to, and so what a verification keeps in
+	// memory: 64 GiB and 384 MiB.
+	MaxBlocks = 1 << 24
 	// MaxOp is the most blocks of one operation.
 	MaxOp = 16
 	// Window is how many operations a writer is at most ahead of what it has
@@ -31,7 +34,7 @@ var ErrSmall = errors.New("device is too small for the writer")
 // NewLayout lays span bytes over a device of size bytes, evenly or at its start.
 func NewLayout(size, span int64, spread bool) (Layout, error) {
 	room := size/BlockSize - Reserved
-	chunks := min(span/BlockSize, room) / chunkBlocks
+	chunks := min(span/BlockSize, room, MaxBlocks) / chunkBlocks
 	if chunks < 1 {
 		return Layout{}, fmt.Errorf("%w: %d bytes, needed are %d", ErrSmall, size, (Reserved+chunkBlocks)*BlockSize)
 	}
@@ -53,7 +56,7 @@ func (l Layout) end() int64 { return l.At(l.Blocks-1) + 1 }
 // valid tells whether a layout read from a disk fits a device of size bytes.
 func (l Layout) valid(size int64) bool {
 	most := size / BlockSize
-	return l.Blocks >= chunkBlocks && l.Blocks <= most && l.Blocks%chunkBlocks == 0 &&
+	return l.Blocks >= chunkBlocks && l.Blocks <= min(most, MaxBlocks) && l.Blocks%chunkBlocks == 0 &&
 		l.Stride >= chunkBlocks && l.Stride <= most && l.end() <= most
 }
 

@@ -1,6 +1,7 @@
 package stamp
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ type PrepareOptions struct {
 	Span   int64   // bytes that are written to
 	Spread bool    // over the whole disk, or at its start
 	NoTrim bool    // the guest will not trim
+	Run    uint64  // decides what is written where; 0: random
 	Filled float64 // of the span that holds data, up to 0.8
 }
 
@@ -29,7 +31,7 @@ func Prepare(dst io.WriterAt, size int64, o PrepareOptions) (*Super, error) {
 		return nil, fmt.Errorf("cannot prepare a disk like %+v", o)
 	}
 	l.NoTrim = o.NoTrim
-	s := &Super{Set: o.Set, Disk: o.Disk, Layout: l, Runs: []Run{{ID: rand.Uint64()}}}
+	s := &Super{Set: o.Set, Disk: o.Disk, Layout: l, Runs: []Run{{ID: cmp.Or(o.Run, rand.Uint64())}}}
 	e := NewExpect(s)
 	run := &s.Runs[0]
 	for filled, want := int64(0), int64(o.Filled*float64(l.Blocks)); filled < want; {

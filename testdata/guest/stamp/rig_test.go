@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
-	"slices"
 	"testing"
 )
 
@@ -22,6 +21,7 @@ type rigDisk struct {
 	super    *Super
 	image    []byte // what is on stable storage
 	cache    []rigWrite
+	cached   map[int64]int // block of the device -> its last place in cache
 	issued   uint64
 	flushed  uint64
 	previous map[int64][]byte // written block -> what it held before its last operation
@@ -41,7 +41,7 @@ func newRig(t *testing.T, seed uint64, disks int) *rig {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.disks = append(r.disks, &rigDisk{super: &Super{Set: r.set, Disk: i, Layout: l}, image: make([]byte, rigSize)})
+		r.disks = append(r.disks, &rigDisk{super: &Super{Set: r.set, Disk: i, Layout: l}, image: make([]byte, rigSize), cached: map[int64]int{}})
 	}
 	r.boot()
 	return r
@@ -103,19 +103,26 @@ func (r *rig) work(ops int) {
 				continue
 			}
 			d.previous[i] = d.read(w.block)
-			d.cache = append(d.cache, w)
+			d.write(w)
 		}
 	}
 }
 
 // read is what a guest sees.
 func (d *rigDisk) read(block int64) []byte {
-	for _, w := range slices.Backward(d.cache) {
-		if w.block == block {
-			return bytes.Clone(w.content)
-		}
+	if i, ok := d.cached[block]; ok {
+		return d.cache[i].content
 	}
 	return bytes.Clone(d.at(block))
+}
+
+func (d *rigDisk) write(w rigWrite) {
+	d.cached[w.block] = len(d.cache)
+	d.cache = append(d.cache, w)
+}
+
+func (d *rigDisk) forget() {
+	d.cache, d.cached = nil, map[int64]int{}
 }
 
 func (d *rigDisk) at(block int64) []byte { return d.image[block*BlockSize : (block+1)*BlockSize] }
@@ -124,7 +131,8 @@ func (r *rig) flush(d *rigDisk) {
 	for _, w := range d.cache {
 		copy(d.at(w.block), w.content)
 	}
-	d.cache, d.flushed = nil, d.issued
+	d.forget()
+	d.flushed = d.issued
 	if r.rnd.IntN(4) > 0 { // the host does not always listen
 		r.records[Key{r.run, d.super.Disk}] = Record{Flushed: d.flushed}
 	}
@@ -138,7 +146,7 @@ func (r *rig) crash() {
 				copy(d.at(w.block), w.content)
 			}
 		}
-		d.cache = nil
+		d.forget()
 	}
 }
 

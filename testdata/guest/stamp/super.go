@@ -22,9 +22,9 @@ const (
 // Run is one boot of the guest, as a disk's superblock has it.
 type Run struct {
 	ID uint64
-	// Flushed and Last are known of all runs but the newest: every operation up to
-	// Flushed is on the disk, none behind Last was ever started. Last may be too
-	// high.
+	// Every operation up to Flushed is on the disk, none behind Last was ever
+	// started; Last may be too high. A guest notes both, when it begins, of the runs
+	// before its own. 0: not known.
 	Flushed, Last uint64
 }
 

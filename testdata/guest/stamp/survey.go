@@ -91,7 +91,7 @@ func Settle(records Records, disks ...*Survey) {
 			switch {
 			case rec.Exact:
 				run.Last = rec.Flushed
-			case i == len(d.Runs)-1:
+			case i == len(d.Runs)-1 && run.Last == 0:
 				run.Last = max(run.Flushed, d.newest[run.ID]) + 2*Window
 			}
 			d.Replay(i, run.Flushed, run.Last)

@@ -3,6 +3,7 @@ package vm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"lunless/testdata/guest/stamp"
 )
 
-// Two raw disks under a guest booted directly: it works, notices what is done to
+// Two raw disks, a blank one and one that holds data, under a guest booted directly: it works, notices what is done to
 // its disks behind its back, survives being killed, and notices when it did not.
 func TestGuest(t *testing.T) {
 	t.Parallel()
@@ -25,13 +26,9 @@ func TestGuest(t *testing.T) {
 	dir := t.TempDir()
 	images := []string{filepath.Join(dir, "0.raw"), filepath.Join(dir, "1.raw")}
 	for _, p := range images {
-		if err := os.WriteFile(p, nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(p, 32*mib); err != nil {
-			t.Fatal(err)
-		}
+		blank(t, p, 32*mib)
 	}
+	prepare(t, images[1], 32*mib)
 	args := slices.Concat(direct(g, "span=8", "mem=4", "rate=300"), disk(0, rawFile(images[0])), disk(1, rawFile(images[1])))
 	console := NewConsole()
 	m, ready, err := boot(t, console, args...)
@@ -59,17 +56,40 @@ func TestGuest(t *testing.T) {
 	}
 	m, ready, err = boot(t, console, args...)
 	m.must(err)
-	if ready.Boots != 2 {
+	if ready.Boots != 3 {
 		t.Errorf("%+v", ready)
 	}
 	m.flushes(10)
 	m.quit()
-	if r, err := CheckFiles(ctx, console.Records(), images...); err != nil || r.Runs != 2 {
+	if r, err := CheckFiles(ctx, console.Records(), images...); err != nil || r.Runs != 3 {
 		t.Errorf("at the end: %+v, %v", r, err)
 	}
 	putBack(t, images[0], before)
 	if _, _, err = boot(t, console, args...); err == nil || !strings.Contains(err.Error(), stamp.ErrLost.Error()) {
 		t.Errorf("a disk of before the restart: the guest says %v", err)
+	}
+}
+
+func blank(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func prepare(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := stamp.Prepare(f, size, stamp.PrepareOptions{Set: 1, Disk: 1, Span: 8 * mib, Spread: true, Filled: 0.5}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -178,12 +198,7 @@ func TestGuestBootsFromVHDX(t *testing.T) {
 		t.Fatal(err)
 	}
 	convert(t, raw, disk0)
-	if err := os.WriteFile(disk1, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(disk1, 32*mib); err != nil {
-		t.Fatal(err)
-	}
+	blank(t, disk1, 32*mib)
 	failing := "driver=raw,file.driver=blkdebug,file.inject-error.0.event=pwritev,file.inject-error.0.once=on,file.inject-error.0.errno=5," +
 		"file.image.driver=file,file.image.filename=" + disk1
 	m, ready, err := boot(t, NewConsole(), append(disk(0, "driver=vhdx,file.driver=file,file.filename="+disk0), disk(1, failing)...)...)

@@ -39,7 +39,7 @@ func readConfig(path string) (config, error) {
 	numbers := map[string]struct {
 		to       *int64
 		min, max int64
-	}{"hb": {&c.hb, 1, 10000}, "rate": {&c.rate, 0, 1e6}, "disks": {&c.disks, 1, stamp.MaxDisks}, "depth": {&c.depth, 1, 32}, "span": {&c.span, 2, 1 << 20},
+	}{"hb": {&c.hb, 1, 10000}, "rate": {&c.rate, 0, 1e6}, "disks": {&c.disks, 1, stamp.MaxDisks}, "depth": {&c.depth, 1, 32}, "span": {&c.span, 2, stamp.MaxBlocks * stamp.BlockSize >> 20},
 		"mem": {&c.mem, 1, 1 << 16}, "dirty": {&c.dirty, 0, 1e6}, "wait": {&c.wait, 0, 3600}}
 	flags := map[string]*bool{"spread": &c.spread, "trim": &c.trim, "auto": &c.auto}
 	for _, word := range strings.Fields(string(b)) {
