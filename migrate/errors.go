@@ -12,6 +12,8 @@ var (
 	ErrJobRunning = errors.New("the job is running")
 	// ErrNoJob: there is no journal of a migration.
 	ErrNoJob = errors.New("no migration here")
+	// ErrInUse: a VM that runs is moved by its host, live.
+	ErrInUse = errors.New("the disk is open for writing: stop the VM, or have the agent of its host move it while it runs")
 	// ErrOtherHost: the job belongs to another host.
 	ErrOtherHost = errors.New("the job was started on another host: resume it there, or decide with `lunless migrate resolve`")
 )

@@ -230,3 +230,70 @@ func TestManagerQueues(t *testing.T) {
 	m.SetRate(0)
 	must(t, first.Wait(t.Context()))
 }
+
+// A VM whose disks are open for writing is not moved as if it stood still, idle
+// though it may be.
+func TestStorageInUse(t *testing.T) {
+	server := storetest.StartLunless(t)
+	for _, dir := range []string{t.TempDir(), filepath.Join(server.Dir, "vms")} {
+		v := makeChainVM(t, dir, smbstore.VHDX, smbstore.VHDX, 4<<20, 6)
+		o := Options{Source: at(dir, "vm"), To: at(t.TempDir())}
+		if dir == filepath.Join(server.Dir, "vms") {
+			o.Source, o.SourceOptions = server.Location("vm"), server.Options()
+			h, err := smbstore.OpenHome(t.Context(), o.Source, o.SourceOptions)
+			must(t, err)
+			defer h.Close()
+			v.home = h
+		}
+		v.open(t)
+		if _, err := Storage(t.Context(), o); !errors.Is(err, ErrInUse) {
+			t.Errorf("got %v, want ErrInUse", err)
+		}
+		if r, err := v.home.Record(); err != nil || r.State != smbstore.Owned {
+			t.Errorf("%v %v", r, err)
+		}
+		for _, s := range v.slots {
+			must(t, s.Close())
+		}
+		job, err := Storage(t.Context(), o)
+		must(t, err)
+		must(t, job.Wait(t.Context()))
+	}
+}
+
+// A process that dies while the source is kept for a time leaves that to Resume.
+func TestResumeKeeps(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	v := makeChainVM(t, a, smbstore.VHDX, smbstore.VHDX, 4<<20, 8)
+	v.open(t)
+	end := v.begin()
+	ctx, die := context.WithCancel(t.Context())
+	setFailpoint(t, func(point string) {
+		if point == "keeping" {
+			die()
+		}
+	})
+	job, err := LiveStorage(ctx, LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: v.slots, Grace: 300 * time.Millisecond,
+		CloseSource: func(path string) error { return v.chains[path].Close() }})
+	must(t, err)
+	if err := job.Wait(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	must(t, end())
+	for _, s := range v.slots {
+		must(t, s.Close())
+	}
+	if !exists(a, "vm", filepath.FromSlash(v.leaf)) {
+		t.Error("the source is gone")
+	}
+	setFailpoint(t, func(string) {})
+	if err := Cancel(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, ErrTooLate) {
+		t.Errorf("cancelled: %v", err)
+	}
+	job, err = Resume(t.Context(), at(b, "vm"), Options{})
+	must(t, err)
+	must(t, job.Wait(t.Context()))
+	if exists(a, "vm") || exists(b, "vm", JournalName) {
+		t.Error("the source or the journal is there still")
+	}
+}

@@ -75,6 +75,11 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	if r.State != smbstore.Owned || r.Host != host {
 		return nil, fmt.Errorf("%s: %w: %s", o.Source, smbstore.ErrNotOwner, r)
 	}
+	if kind == KindStorage {
+		if err := m.idle(); err != nil {
+			return nil, err
+		}
+	}
 	now := time.Now().UTC().Round(0)
 	m.journal = &Journal{Version: 1, Job: uuid.NewString(), Kind: kind, Phase: Planning, Source: o.Source, Destination: dst,
 		VM: m.home.ID(), KeepSource: o.KeepSource, Epoch: r.Epoch, Host: host, PID: os.Getpid(), Process: smbstore.Process(os.Getpid()), Started: now}
@@ -97,6 +102,30 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 		return nil, errors.Join(smbstore.LeadFull(err), e.into.RemoveAll(e.dstName))
 	}
 	return m, e.into.SyncDir("")
+}
+
+// idle is ErrInUse if one of the VM's disks is open for writing, as far as its
+// store can tell.
+func (m *migration) idle() error {
+	c, err := m.home.Config()
+	if err != nil {
+		return err
+	}
+	for _, d := range c.Disks {
+		f, err := m.ends.src.OpenFile(d.Path, smbstore.Read|smbstore.DenyWrite)
+		switch {
+		case err == nil:
+			err = f.Close()
+		case errors.Is(err, smbstore.ErrSharing):
+			return fmt.Errorf("%s: %w (%w)", m.ends.src.Location().Join(d.Path), ErrInUse, err)
+		case errors.Is(err, smbstore.ErrNotExist):
+			err = nil // it was missing before
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run does what the journal says is left. live, if not nil, has the disks.
