@@ -8,25 +8,28 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"lunless/smbstore"
 )
 
-// TestServeTellsSystemd listens where systemd would.
-func TestServeTellsSystemd(t *testing.T) {
+// systemd listens where systemd would, and returns what waits for what it is told next.
+func systemd(t *testing.T) (said func() string) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	t.Setenv("NOTIFY_SOCKET", socket)
-	said := func() string {
+	return func() string {
 		b := make([]byte, 4096)
 		l.SetReadDeadline(time.Now().Add(20 * time.Second))
 		n, err := l.Read(b)
@@ -35,6 +38,10 @@ func TestServeTellsSystemd(t *testing.T) {
 		}
 		return string(b[:n])
 	}
+}
+
+func TestServeTellsSystemd(t *testing.T) {
+	said := systemd(t)
 	t.Run("run", func(t *testing.T) {
 		serve(t) // stopped with this subtest
 		if got := said(); got != "READY=1" {
@@ -43,6 +50,42 @@ func TestServeTellsSystemd(t *testing.T) {
 	})
 	if got := said(); got != "STOPPING=1" {
 		t.Errorf("told %q when stopping, want STOPPING=1", got)
+	}
+}
+
+// TestExportTellsSystemd: so does `disk export`, which stops at SIGTERM with a
+// client connected.
+func TestExportTellsSystemd(t *testing.T) {
+	file, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := systemd(t)
+	dir := t.TempDir()
+	disk, socket := filepath.Join(dir, "d.img"), filepath.Join(dir, "s")
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), file, "disk", "export", disk, "--socket", socket)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); got != "READY=1" {
+		t.Errorf("told %q when ready, want READY=1", got)
+	}
+	nc, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(); got != "STOPPING=1" {
+		t.Errorf("told %q when stopping, want STOPPING=1", got)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("stopped: %v", err)
 	}
 }
 

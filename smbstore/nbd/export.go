@@ -46,8 +46,9 @@ type ExportOptions struct {
 	// know. It is asked first, and may be nil: then syscall's ENOSPC, EDQUOT and
 	// EFBIG are ENOSPC, block.ErrReadOnly is EPERM, and what has no value is EIO.
 	Errno func(error) Errno
-	// OnFailure is told of every request that is answered with an error, concurrently,
-	// before the answer. It may be nil. The log is told too, within bounds.
+	// OnFailure is told of every request that is answered with an error, concurrently
+	// and before the answer, which it must not hold up. It may be nil. The log is told
+	// too, within bounds.
 	OnFailure func(Failure)
 }
 

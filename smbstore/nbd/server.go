@@ -44,7 +44,7 @@ type Limits struct {
 	// up to 32 MiB.
 	ConnMemory int64
 	// Memory is what all connections share beyond that, none of them more than a
-	// quarter; default 256 MiB.
+	// quarter; default 64 MiB.
 	Memory int64
 	// Handshake is how long a negotiation may take; default 30 s.
 	Handshake time.Duration
@@ -63,7 +63,7 @@ func (l *Limits) fill() {
 		l.ConnMemory = 1 << 20
 	}
 	if l.Memory <= 0 {
-		l.Memory = 256 << 20
+		l.Memory = 64 << 20
 	}
 	if l.Handshake <= 0 {
 		l.Handshake = 30 * time.Second
