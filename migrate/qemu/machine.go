@@ -80,7 +80,7 @@ func (m *Machine) prove(ctx context.Context) error {
 		return fmt.Errorf("%w: process %d listens on its monitor", ErrOtherVM, pid)
 	}
 	if b, err := os.ReadFile(filepath.Join(m.dir, filePID)); err == nil {
-		if filed, err := strconv.Atoi(strings.TrimSpace(string(b))); err != nil || filed != pid {
+		if filed, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && filed != pid {
 			return fmt.Errorf("%w: its pidfile says %.20q", ErrOtherVM, b)
 		}
 	}
@@ -239,13 +239,19 @@ func (m *Machine) Ended() <-chan struct{} { return m.ended }
 
 // Wait waits until QEMU has ended. Close ends it with qmp.ErrClosed.
 func (m *Machine) Wait(ctx context.Context) (Exit, error) {
+	var err error
 	select {
 	case <-m.ended:
-		return m.exit, nil
 	case <-m.letGo:
-		return Exit{}, fmt.Errorf("VM %q: %w", m.config.Name, qmp.ErrClosed)
+		err = fmt.Errorf("VM %q: %w", m.config.Name, qmp.ErrClosed)
 	case <-ctx.Done():
-		return Exit{}, ctx.Err()
+		err = ctx.Err()
+	}
+	select { // it may have ended as well
+	case <-m.ended:
+		return m.exit, nil
+	default:
+		return Exit{}, err
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -190,6 +191,62 @@ func TestAttach(t *testing.T) {
 	if _, err := Attach(ctx, c.RuntimeDir); !errors.Is(err, ErrGone) {
 		t.Errorf("attach after the end: %v, want ErrGone", err)
 	}
+}
+
+// TestKilledWhileStarting: an agent that is killed at any moment of a start leaves
+// a QEMU that the next one finds, or none.
+func TestKilledWhileStarting(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	ctx := testContext(t)
+	found := 0
+	for range 12 {
+		c := testConfig(t)
+		c.Kernel, c.Paused = nil, true
+		r := &record{Version: 1, Config: c, Binary: DefaultBinary}
+		if err := r.write(); err != nil {
+			t.Fatal(err)
+		}
+		parent := exec.CommandContext(ctx, os.Args[0])
+		parent.Env = append(os.Environ(), envStart+"="+c.RuntimeDir)
+		if err := parent.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// When its parts come depends on the machine: at any time, or about when the
+		// child is made.
+		if rnd.IntN(3) == 0 {
+			time.Sleep(time.Duration(rnd.IntN(200)) * time.Millisecond)
+		} else {
+			for range 5000 {
+				if _, err := os.Stat(filepath.Join(c.RuntimeDir, fileLog)); err == nil {
+					break
+				}
+				time.Sleep(200 * time.Microsecond)
+			}
+			time.Sleep(time.Duration(rnd.IntN(3000)) * time.Microsecond)
+		}
+		parent.Process.Kill()
+		parent.Wait()
+		m, err := Attach(ctx, c.RuntimeDir)
+		switch {
+		case err == nil:
+			found++
+			if err := m.Kill(ctx); err != nil {
+				t.Error(err)
+			}
+			m.Close()
+		case errors.Is(err, ErrGone):
+			time.Sleep(100 * time.Millisecond)
+			if pid, err := findQEMU(c.RuntimeDir); pid != 0 || err != nil {
+				t.Errorf("process %d was not found, %v", pid, err)
+			}
+		default:
+			t.Error(err)
+		}
+	}
+	t.Logf("%d found", found)
 }
 
 // checkAlone checks that QEMU has nothing of who started it.
