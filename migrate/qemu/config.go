@@ -88,7 +88,8 @@ type Disk struct {
 	Export string `json:"export,omitempty"` // name there
 	Serial string `json:"serial,omitempty"` // at most 20 printable ASCII characters
 	// ReconnectDelay is how long requests wait for a lost server before they fail, in
-	// whole seconds. 0 fails them at once.
+	// whole seconds. 0 fails them at once. QEMU tries to connect at growing intervals: a
+	// server that is back shortly before the end may be found too late.
 	ReconnectDelay time.Duration `json:"reconnectDelay,omitempty"`
 	ReadOnly       bool          `json:"readOnly,omitempty"`
 	WriteThrough   bool          `json:"writeThrough,omitempty"` // the guest sees no volatile cache; each write is flushed

@@ -196,7 +196,7 @@ func (m *Machine) Stop(ctx context.Context) error { return m.Execute(ctx, "stop"
 
 // Cont lets a paused guest run; requests that failed under ErrorStop are tried
 // again. QEMU looks for a disk's server that was away for longer than ReconnectDelay
-// at growing intervals (up to 16 s): until it has found it, requests fail at once,
+// at growing intervals: until it has found it, requests fail at once,
 // which stops the guest again.
 func (m *Machine) Cont(ctx context.Context) error { return m.Execute(ctx, "cont", nil, nil) }
 

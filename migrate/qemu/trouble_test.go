@@ -12,8 +12,6 @@ import (
 	"time"
 )
 
-const reconnect = 2 * time.Second
-
 // write has the guest write to a disk and names what it is to say then.
 func (v *testVM) write(disk string, n int) (good, bad string) {
 	v.t.Helper()
@@ -80,35 +78,36 @@ func TestDiskErrors(t *testing.T) {
 func TestServerAway(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
-	socket := filepath.Join(c.RuntimeDir, "nbd.sock")
 	image := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 16<<20)); err != nil {
 		t.Fatal(err)
 	}
-	server := runNBD(t, socket, "-f", "raw", image)
-	c.Disks = []Disk{{Node: "disk0", Socket: socket, ReconnectDelay: reconnect}}
+	// Far longer and far shorter than the servers are away.
+	for i, delay := range []time.Duration{time.Hour, time.Second} {
+		c.Disks = append(c.Disks, Disk{Node: fmt.Sprint("disk", i), Socket: filepath.Join(c.RuntimeDir, fmt.Sprint("nbd", i)), ReconnectDelay: delay})
+	}
+	serve := func(i int) *exec.Cmd { return runNBD(t, c.Disks[i].Socket, "-f", "raw", image) }
+	long, short := serve(0), serve(1)
 	v := startVM(t, c)
 	v.output("GUEST-UP")
 	events := v.Events()
-	n := 0
-	for _, away := range []time.Duration{0, reconnect / 4, reconnect / 2} {
-		stop(server)
+	for n, away := range []time.Duration{0, 100 * time.Millisecond, 1200 * time.Millisecond} {
+		stop(long)
 		good, _ := v.write("vda", n)
-		n++
 		time.Sleep(away)
-		server = runNBD(t, socket, "-f", "raw", image)
+		long = serve(0)
 		v.output(good)
 		v.mustBe(StateRunning)
 	}
-	stop(server)
-	good, _ := v.write("vda", n)
-	if e := v.waitEvent(events, EventIOError); e.Action != "stop" || e.Node != "disk0" {
+	stop(short)
+	good, _ := v.write("vdb", 10)
+	if e := v.waitEvent(events, EventIOError); e.Action != "stop" || e.Node != "disk1" {
 		t.Errorf("a server that stays away: %+v", e)
 	}
 	v.mustBe(StateIOError)
-	runNBD(t, socket, "-f", "raw", image)
+	serve(1)
 	back := time.Now()
-	for tries := 1; ; tries++ { // QEMU looks for the server at growing intervals, and fails requests meanwhile
+	for tries := 1; ; tries++ { // until QEMU has found the server
 		v.do("cont", v.Cont)
 		time.Sleep(100 * time.Millisecond)
 		if st, err := v.Status(v.ctx); err != nil {
@@ -133,7 +132,7 @@ func TestServerStuck(t *testing.T) {
 	c := testConfig(t)
 	socket := filepath.Join(c.RuntimeDir, "nbd.sock")
 	server := serveNBD(t, socket, "")
-	c.Disks = []Disk{{Node: "disk0", Socket: socket, ReconnectDelay: reconnect}}
+	c.Disks = []Disk{{Node: "disk0", Socket: socket, ReconnectDelay: time.Second}}
 	v := startVM(t, c)
 	v.output("GUEST-UP")
 	events := v.Events()
