@@ -217,11 +217,10 @@ func (d *wireDriver) clear() error {
 	for i := 1; i < len(d.clients); i++ {
 		d.disconnect(i)
 	}
-	d.until("all opens have been closed", func() bool { // the record forgets them before the server does
+	d.until("all opens have been closed", func() bool {
 		d.expire()
-		d.srv.table.mu.Lock()
-		defer d.srv.table.mu.Unlock()
-		return len(d.srv.table.byID)+len(d.srv.table.leases) == 0
+		opens, leases := d.held()
+		return opens+leases == 0
 	})
 	return d.settled(new(statetest.Model))
 }

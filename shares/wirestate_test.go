@@ -47,6 +47,10 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 	if going := len(r.Deleting) > 0; going != m.Going {
 		return fmt.Errorf("going %v, want %v", going, m.Going)
 	}
+	opens, leases := d.held()
+	if opens != len(m.Opens) || leases != len(m.Leases) {
+		return fmt.Errorf("the server holds %d opens and %d leases, want %d and %d", opens, leases, len(m.Opens), len(m.Leases))
+	}
 	if err := d.queued(&r, m); err != nil {
 		return err
 	}
@@ -74,6 +78,15 @@ func (d *wireDriver) differs(m *statetest.Model) error {
 		}
 	}
 	return nil
+}
+
+// held is how many opens and lease keys the server holds, which go a little later
+// than those of the record do.
+func (d *wireDriver) held() (opens, leases int) {
+	t := &d.srv.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byID), len(t.leases)
 }
 
 // numbers are what the model calls opens, -1 for one it does not know.
