@@ -33,13 +33,21 @@ func (l *liveDisks) flushAhead(ctx context.Context) error {
 	return nil // a guest that writes more than that is waited for
 }
 
-// flush makes all that the destination has durable.
+// flush makes all that the destination has durable; and a source that is to be
+// kept, so that it is what the VM was, whatever happens to this process. A source
+// that cannot be flushed is no reason to stay on it.
 func (l *liveDisks) flush(ctx context.Context) error {
 	if sabotage(sabotageFlush) {
 		return nil
 	}
 	var g errgroup.Group
 	for _, d := range l.disks {
+		if l.o.KeepSource || l.o.Grace > 0 {
+			g.Go(func() error {
+				_ = block.NewPatient(d.src, l.patience()).Flush(ctx)
+				return nil
+			})
+		}
 		g.Go(func() error {
 			if err := d.mirrored.Flush(ctx); err != nil {
 				return fmt.Errorf("%s: %w: %w", d.name, ErrDestination, err)
