@@ -38,8 +38,10 @@ type conn struct {
 	seen     uint64        // monitor's: turn when it last looked
 	reading  *input        // monitor's, once it knows the connection: the reader's
 	stopping atomic.Bool
+	parted   atomic.Bool // the client said good-bye: what it had asked for is done
 	work     chan *request
 	room     chan struct{} // capacity 1: a request was put back while the reader waited
+	silent   chan struct{} // closed when the reader has ended
 	idle     chan struct{} // closed when the reader has ended and no request is left
 	done     chan struct{} // closed when nothing of the connection is left
 
@@ -67,7 +69,7 @@ type conn struct {
 
 func newConn(ctx context.Context, s *Server, nc net.Conn, forceTLS bool) *conn {
 	c := &conn{srv: s, raw: nc, nc: nc, forceTLS: forceTLS, align: 1, work: make(chan *request),
-		room: make(chan struct{}, 1), result: make(chan error, 1), idle: make(chan struct{}), done: make(chan struct{})}
+		room: make(chan struct{}, 1), result: make(chan error, 1), silent: make(chan struct{}), idle: make(chan struct{}), done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.waiting, c.noWait = context.WithCancel(c.ctx)
 	return c
@@ -77,23 +79,26 @@ func newConn(ctx context.Context, s *Server, nc net.Conn, forceTLS bool) *conn {
 func (c *conn) run() {
 	defer close(c.done)
 	defer func() { c.nc.Close() }() // TLS says good-bye
+	defer c.cancel()
 	stop := context.AfterFunc(c.ctx, func() { c.raw.Close() })
 	defer stop()
-	defer c.cancel()
 
 	in, err := c.negotiate()
 	c.srv.negotiated()
-	if err == nil && in != nil {
-		err = c.transmit(in)
+	if err != nil {
+		c.complain(err)
 	}
-	if err != nil && !c.isQuiet(err) {
-		c.srv.opts.Log.Info("an NBD client was disconnected", "export", c.exportName(), "client", c.peer(), "error", err)
+	if err == nil && in != nil {
+		c.transmit(in)
 	}
 }
 
-// isQuiet tells of an end that is nobody's fault.
-func (c *conn) isQuiet(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, errEnd) || errors.Is(err, net.ErrClosed) || c.stopping.Load() || c.ctx.Err() != nil
+// complain logs how a connection ended, unless that is nobody's fault.
+func (c *conn) complain(err error) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.stopping.Load() || c.ctx.Err() != nil {
+		return
+	}
+	c.srv.opts.Log.Warn("an NBD client was disconnected", "export", c.exportName(), "client", c.peer(), "error", err)
 }
 
 func (c *conn) exportName() string {
@@ -125,12 +130,12 @@ func (c *conn) stop() {
 func (c *conn) abort() { c.cancel() }
 
 // transmit serves requests until the connection is at its end and none is left.
-func (c *conn) transmit(in *input) error {
+func (c *conn) transmit(in *input) {
 	e := c.exp
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
-		return nil
+		return
 	}
 	before := make([]*conn, 0, len(e.conns))
 	for o := range e.conns {
@@ -144,15 +149,17 @@ func (c *conn) transmit(in *input) error {
 		e.mu.Unlock()
 	}()
 
-	if err := c.outlive(before); err != nil {
-		return err
+	if !c.outlive(before) {
+		return
 	}
 	c.reading = in
 	c.srv.monitor.add(c)
 	go c.read(in)
 	err := <-c.result
+	close(c.silent)
 	c.srv.monitor.remove(c)
 	if err != nil {
+		c.complain(err)
 		c.cancel() // of no use any more to a client that is gone
 	}
 	c.mu.Lock()
@@ -161,38 +168,39 @@ func (c *conn) transmit(in *input) error {
 	c.mu.Unlock()
 	<-c.idle
 	close(c.work)
-	return err
 }
 
 // outlive waits until the requests of clients that are gone have left the
-// device. A client that lost its connection makes another and repeats what was
-// not answered; a request of the old connection that reached the device after
-// the new one's would bring back old data.
-func (c *conn) outlive(before []*conn) error {
+// device; false if this one is at its end before. A client that lost its
+// connection makes another and repeats what was not answered; a request of the old
+// connection that reached the device after the new one's would bring back old data.
+func (c *conn) outlive(before []*conn) bool {
+	tick := time.NewTicker(hangUpInterval)
+	defer tick.Stop()
 	for _, o := range before {
-		for tick := (*time.Ticker)(nil); ; {
-			if !o.gone() || sabotaged("orphans") {
-				break
-			}
-			o.abort()
-			if tick == nil {
-				tick = time.NewTicker(hangUpInterval)
-				defer tick.Stop()
-			}
+		if !o.gone() || sabotaged("orphans") {
+			continue
+		}
+		read := o.silent // what it sent last may be a good-bye, not read yet
+		for waiting := true; waiting; {
 			select {
 			case <-o.done:
+				waiting = false
+			case <-read:
+				read = nil
 			case <-c.waiting.Done():
-				return errEnd
+				return false
 			case <-tick.C:
 				if c.hungUp() {
-					return io.EOF
+					return false
 				}
-				continue
 			}
-			break
+			if !o.parted.Load() {
+				o.abort()
+			}
 		}
 	}
-	return nil
+	return true
 }
 
 // hangUpInterval is how often a client that is not being read from is looked
@@ -222,6 +230,9 @@ func (c *conn) read(in *input) {
 		}
 		if err != nil {
 			c.flush()
+			if err == errEnd {
+				c.parted.Store(true)
+			}
 			if err == errEnd || c.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 				err = nil
 			}
@@ -318,8 +329,7 @@ func (c *conn) send(r *request) {
 			c.mu.Lock()
 			c.broken = true
 			c.mu.Unlock()
-			c.cancel()
-			return
+			return // the reader finds the end, or a good-bye before it
 		}
 	}
 }

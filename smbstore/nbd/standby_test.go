@@ -226,6 +226,29 @@ func TestGoneClient(t *testing.T) {
 	}
 }
 
+// TestPartedClient: what a client had asked for before it said good-bye is done,
+// whoever connects next, and before what that one asks.
+func TestPartedClient(t *testing.T) {
+	s, path := startServer(t, Options{}, memExport(1<<20))
+	e := s.List()[0]
+	must(t, e.Hold(t.Context()))
+	old := connect(t, path, "", true)
+	old.request(0, cmdWrite, 0, 4096, bytes.Repeat([]byte{1}, 4096))
+	old.request(0, cmdWrite, 4096, 4096, bytes.Repeat([]byte{1}, 4096))
+	old.request(0, cmdDisc, 0, 0)
+	eventually(t, "requests are held", func() bool { return e.Stats().InFlight == 2 })
+	old.Close()
+	c := connect(t, path, "", true)
+	w := c.request(0, cmdWrite, 0, 4096, bytes.Repeat([]byte{2}, 4096))
+	must(t, e.Release(nil))
+	if _, errno := c.answer(w, cmdWrite, 0, 4096); errno != 0 {
+		t.Fatal(errno)
+	}
+	if got := c.ok(0, cmdRead, 0, 8192); got[0] != 2 || got[4096] != 1 {
+		t.Errorf("read %d and %d, want 2 and 1", got[0], got[4096])
+	}
+}
+
 // TestShutdown: requests at the device are finished and answered, held ones are
 // not answered, and nobody can connect.
 func TestShutdown(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -322,7 +323,8 @@ var errFull = errors.New("full")
 // TestTransmissionEnds: what the server hangs up on; it serves others after it.
 func TestTransmissionEnds(t *testing.T) {
 	dev := journalled(block.NewMem(1 << 20))
-	_, path := startServer(t, Options{}, ExportOptions{Device: dev})
+	var log syncBuffer
+	_, path := startServer(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, ExportOptions{Device: dev})
 	good := requestBytes(0, cmdRead, 1, 0, 512)
 	for _, tt := range []struct {
 		name string
@@ -346,6 +348,9 @@ func TestTransmissionEnds(t *testing.T) {
 			c.wantEnd()
 			if ops := dev.taken(); ops != "" {
 				t.Errorf("device did %s", ops)
+			}
+			if said := log.taken(); strings.Contains(said, "was disconnected") == strings.HasPrefix(tt.name, "disconnect") {
+				t.Errorf("logged %q", said)
 			}
 			connect(t, path, "", false).ok(0, cmdRead, 0, 512)
 			dev.taken()
