@@ -154,7 +154,7 @@ func hostList() *cobra.Command {
 }
 
 func listVMs(c *cobra.Command, agent *host.Client) error {
-	l, err := agent.List(c.Context())
+	l, err := agent.List(c.Context(), false)
 	if err != nil {
 		return agentError(agent, err)
 	}

@@ -85,15 +85,23 @@ func writeJob(w io.Writer, s migrate.Status) {
 func tenth(d time.Duration) time.Duration { return d.Round(time.Millisecond / 10) }
 
 func migrateStorage() *cobra.Command {
-	c := &cobra.Command{Use: "storage HOME", Short: "Move a VM's home to another location", Args: takes(1),
-		Long: `Moves the home of a VM that does not run to another storage location, under its
-own name: copies everything it owns, compares both sides, hands over through the
-ownership record, then removes the source. With --keep-source its files stay: its
-record says where the VM is, so that nobody starts it there. Interrupted, it leaves
-a journal at the destination; see resume and cancel.`,
-		Example: "  lunless migrate storage smb://hv@fs1/vms/web1 --to smb://hv@fs2/vms --limit 100M"}
+	c := &cobra.Command{Use: "storage VM", Short: "Move a VM's home to another location", Args: takes(1),
+		Long: `Moves the home of a VM to another storage location, under its own name: copies
+everything it owns, compares both sides, hands over through the ownership record,
+then removes the source. With --keep-source its files stay: its record says where
+the VM is, so that nobody starts it there. Interrupted, it leaves a journal at the
+destination; see resume and cancel.
+
+A VM that runs under this machine's host agent is moved by the agent, while the
+guest works on: what it writes goes to both sides until the switch. The agent opens
+the locations, with its own credentials; the migration goes on when this command is
+interrupted.` + addressed,
+		Example: `  lunless migrate storage smb://hv@fs1/vms/web1 --to smb://hv@fs2/vms --limit 100M
+  lunless migrate storage web1 --to smb://hv@fs2/vms`}
 	to := c.Flags().String("to", "", "storage location to move to (required)")
 	keep := c.Flags().Bool("keep-source", false, "leave the source's files")
+	live := liveFlags(c)
+	agent := agentFlags(c)
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *to == "" {
@@ -102,13 +110,18 @@ a journal at the destination; see resume and cancel.`,
 		o := options()
 		o.KeepSource = *keep
 		var err error
-		if o.Source, err = smbstore.ParseLocation(args[0]); err != nil {
-			return usageError{err}
-		}
 		if o.To, err = smbstore.ParseLocation(*to); err != nil {
 			return usageError{err}
 		}
-		return runJob(c, o, migrate.Storage)
+		var id string
+		if id, o.Source, err = runsHere(c.Context(), agent, args[0]); err != nil {
+			return err
+		}
+		if id == "" {
+			return runJob(c, o, migrate.Storage)
+		}
+		live.To, live.KeepSource, live.RateLimit, live.Parallel = o.To, o.KeepSource, o.RateLimit, o.Parallel
+		return moveRunning(c, agent, id, *live)
 	}
 	return c
 }
@@ -132,12 +145,18 @@ from where and how far. What is copied already is not copied again.`,
 }
 
 func migrateCancel() *cobra.Command {
-	c := &cobra.Command{Use: "cancel HOME", Short: "Undo an interrupted migration", Args: takes(1),
-		Long: `Undoes the migration whose destination home is named: the VM is the source's
-again and the partial copy is removed. Refused once the VM has moved.`,
+	c := &cobra.Command{Use: "cancel HOME|JOB", Short: "Undo a migration", Args: takes(1),
+		Long: `Undoes the interrupted migration whose destination home is named, or one that the
+host agent runs, by its id: the VM is the source's again and the partial copy is
+removed. Refused once the VM has moved.`,
 		Example: "  lunless migrate cancel smb://hv@fs2/vms/web1"}
+	agent := agentFlags(c)
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if isJob(args[0]) {
+			m, err := agent.CancelMigration(c.Context(), args[0])
+			return printMigration(c, agent, m, err)
+		}
 		l, err := smbstore.ParseLocation(args[0])
 		if err != nil {
 			return usageError{err}
@@ -148,13 +167,15 @@ again and the partial copy is removed. Refused once the VM has moved.`,
 }
 
 func migrateList() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List unfinished migrations to a location", Args: takes(0),
-		Example: "  lunless migrate list --storage smb://hv@fs2/vms --json"}
-	storage := c.Flags().String("storage", "", "location that is moved to (required)")
+	c := &cobra.Command{Use: "list", Short: "List migrations", Args: takes(0),
+		Long:    "Lists the unfinished migrations to a --storage location; without, those of the host agent.",
+		Example: "  lunless migrate list\n  lunless migrate list --storage smb://hv@fs2/vms --json"}
+	storage := c.Flags().String("storage", "", "location that is moved to")
+	agent := agentFlags(c)
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *storage == "" {
-			return usageError{errors.New("--storage is missing")}
+			return listRunning(c, agent)
 		}
 		l, err := smbstore.ParseLocation(*storage)
 		if err != nil {
@@ -183,10 +204,16 @@ func migrateList() *cobra.Command {
 }
 
 func migrateShow() *cobra.Command {
-	c := &cobra.Command{Use: "show HOME", Short: "Show one unfinished migration", Args: takes(1),
+	c := &cobra.Command{Use: "show HOME|JOB", Short: "Show one migration", Args: takes(1),
+		Long:    "Shows the unfinished migration whose destination home is named, or one of the host agent, by its id.",
 		Example: "  lunless migrate show smb://hv@fs2/vms/web1 --json"}
+	agent := agentFlags(c)
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if isJob(args[0]) {
+			m, err := agent.Migration(c.Context(), args[0])
+			return printMigration(c, agent, m, err)
+		}
 		l, err := smbstore.ParseLocation(args[0])
 		if err != nil {
 			return usageError{err}

@@ -31,9 +31,14 @@ func (c Client) Host(ctx context.Context) (h Host, err error) {
 	return h, c.call(ctx, http.MethodGet, "/host", nil, &h)
 }
 
-// List lists the host's VMs.
-func (c Client) List(ctx context.Context) (l Listing, err error) {
-	return l, c.call(ctx, http.MethodGet, "/vms", nil, &l)
+// List lists the host's VMs, and those in its storage locations unless only known
+// ones are asked for.
+func (c Client) List(ctx context.Context, known bool) (l Listing, err error) {
+	path := "/vms"
+	if known {
+		path += "?known=1"
+	}
+	return l, c.call(ctx, http.MethodGet, path, nil, &l)
 }
 
 // Show says what the host knows of one.

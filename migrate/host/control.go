@@ -132,7 +132,7 @@ func (c control) host(w http.ResponseWriter, _ *http.Request) {
 
 func (c control) list(w http.ResponseWriter, r *http.Request) {
 	l := Listing{}
-	l.VMs, l.Problems = c.a.List(r.Context())
+	l.VMs, l.Problems = c.a.List(r.Context(), r.URL.Query().Has("known"))
 	if l.VMs == nil {
 		l.VMs = []VM{}
 	}

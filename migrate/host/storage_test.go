@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,19 +11,32 @@ import (
 	"lunless/smbstore/storetest"
 )
 
-// The storage of a running VM moves from server to server and to a local folder; the
-// guest verifies all it wrote, and the agent's restart finds it where it is.
+// The storage of a running VM moves from a continuously available share to another
+// server and to a local folder; the guest verifies all it wrote, and the agent's
+// restart finds it where it is. A migration that is cancelled, or whose agent is
+// killed, leaves the VM at its source, and nothing at the destination.
 func TestStorageMovesUnderGuest(t *testing.T) {
 	one, two := storetest.StartLunless(t), storetest.StartLunless(t)
 	h := newRig(t, "hv1", one)
-	at := h.makeGuest("web1", one.Location(""))
+	from, local := one.Location(""), smbstore.Location{Path: t.TempDir()}
+	from.Share = "ca"
+	at := h.makeGuest("web1", from)
 	h.startAgent()
 	_, err := h.Start(h.ctx, at.String(), StartRequest{})
 	h.must(err)
 	c := h.console("web1")
 	defer c.Close()
-	places := []smbstore.Location{two.Location(""), {Path: t.TempDir()}}
-	for _, to := range places {
+	cancelled(t, h, local, func(m Migration) {
+		_, err := h.CancelMigration(h.ctx, m.ID)
+		h.must(err)
+	})
+	cancelled(t, h, local, func(Migration) {
+		h.kill()
+		h.startAgent()
+		h.await("web1", Running)
+		h.reattach(c, "web1")
+	})
+	for _, to := range []smbstore.Location{two.Location(""), local} {
 		h.flushes(c, 2)
 		m, err := h.Migrate(h.ctx, "web1", MigrateRequest{To: to}, nil)
 		if err != nil || m.Phase != migrate.Done {
@@ -39,11 +51,11 @@ func TestStorageMovesUnderGuest(t *testing.T) {
 			t.Errorf("it runs from %s, want %s", v.Location, at)
 		}
 		h.flushes(c, 2)
-		h.kill()
-		h.startAgent()
-		h.await("web1", Running)
-		h.reattach(c, "web1")
 	}
+	h.kill()
+	h.startAgent()
+	h.await("web1", Running)
+	h.reattach(c, "web1")
 	if _, err := c.Verify(h.ctx); err != nil {
 		t.Errorf("%v\n%s", err, c.Tail(20))
 	}
@@ -55,76 +67,45 @@ func TestStorageMovesUnderGuest(t *testing.T) {
 	checkDisks(t, h, c, at)
 }
 
-// An agent that is killed while it moves a VM leaves it at its source, and what was
-// copied is removed by the next one; so does a cancelled migration.
-func TestAgentKilledWhileItMoves(t *testing.T) {
-	server := storetest.StartLunless(t)
-	h := newRig(t, "hv1", server)
-	at := h.makeGuest("web1", server.Location(""))
-	to := smbstore.Location{Path: t.TempDir()}
-	h.startAgent()
-	_, err := h.Start(h.ctx, at.String(), StartRequest{})
+// cancelled moves the VM until something has been copied, has stop end that, and sees
+// that the VM is where it was and nothing is left.
+func cancelled(t *testing.T, h *rig, to smbstore.Location, stop func(Migration)) {
+	t.Helper()
+	before, err := h.Show(h.ctx, "web1")
 	h.must(err)
-	c := h.console("web1")
-	defer c.Close()
-	for _, how := range []string{"cancel", "kill"} {
-		ended := make(chan error, 1)
-		started := make(chan Migration, 1)
-		go func() {
-			_, err := h.Migrate(h.ctx, "web1", MigrateRequest{To: to, RateLimit: 1 << 20}, func(m Migration) {
-				if m.Copied > 0 {
-					select {
-					case started <- m:
-					default:
-					}
+	started, ended := make(chan Migration, 1), make(chan error, 1)
+	go func() {
+		_, err := h.Migrate(h.ctx, "web1", MigrateRequest{To: to, RateLimit: 1 << 20}, func(m Migration) {
+			if m.Copied > 0 {
+				select {
+				case started <- m:
+				default:
 				}
-			})
-			ended <- err
-		}()
-		var m Migration
-		select {
-		case m = <-started:
-		case err := <-ended:
-			t.Fatalf("it ended: %v", err)
-		}
-		if how == "cancel" {
-			_, err := h.CancelMigration(h.ctx, m.ID)
-			h.must(err)
-			if err := <-ended; err == nil {
-				t.Error("a migration that was cancelled ended well")
 			}
-		} else {
-			h.kill()
-			<-ended
-			h.startAgent()
-			h.await("web1", Running)
-			h.reattach(c, "web1")
-		}
-		if v, err := h.Show(h.ctx, "web1"); err != nil || !v.Location.Equal(at) {
-			t.Errorf("%s: it runs from %s, %v", how, v.Location, err)
-		}
-		for {
-			left, err := os.ReadDir(to.Path)
-			h.must(err)
-			if len(left) == 0 {
-				break
-			}
-			if h.ctx.Err() != nil {
-				t.Fatalf("%s: left over at the destination: %v", how, left)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		h.flushes(c, 2)
+		})
+		ended <- err
+	}()
+	select {
+	case m := <-started:
+		stop(m)
+	case err := <-ended:
+		t.Fatalf("it ended: %v", err)
 	}
-	if _, err := c.Verify(h.ctx); err != nil {
-		t.Errorf("%v\n%s", err, c.Tail(20))
+	if err := <-ended; err == nil {
+		t.Error("a migration that was ended ended well")
 	}
-	_, err = h.Migrate(h.ctx, "web1", MigrateRequest{To: to}, nil)
-	h.must(err)
-	if _, err := os.Stat(filepath.Join(to.Path, "web1", smbstore.DisksDir)); err != nil {
-		t.Error(err)
+	if v := h.await("web1", Running); !v.Location.Equal(before.Location) {
+		t.Errorf("it runs from %s, want %s", v.Location, before.Location)
 	}
-	h.must(c.Quit(h.ctx))
-	h.await("web1", Stopped)
-	checkDisks(t, h, c, to.Join("web1"))
+	for {
+		left, err := os.ReadDir(to.Path)
+		h.must(err)
+		if len(left) == 0 {
+			return
+		}
+		if h.ctx.Err() != nil {
+			t.Fatalf("left over at the destination: %v", left)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }

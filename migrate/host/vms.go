@@ -28,8 +28,9 @@ func (a *Agent) known() []*vm {
 }
 
 // List is all VMs that the agent has had to do with, and those in its storage
-// locations. What is wrong with a location is said beside.
-func (a *Agent) List(ctx context.Context) (list []VM, problems []string) {
+// locations unless only known ones are asked for. What is wrong with a location is
+// said beside.
+func (a *Agent) List(ctx context.Context, known bool) (list []VM, problems []string) {
 	there := map[string]bool{}
 	for _, v := range a.known() {
 		s := v.show()
@@ -37,6 +38,9 @@ func (a *Agent) List(ctx context.Context) (list []VM, problems []string) {
 		list = append(list, s)
 	}
 	for _, at := range a.cfg.Storage {
+		if known {
+			break
+		}
 		homes, err := a.homesAt(ctx, at)
 		if err != nil {
 			problems = append(problems, err.Error())
