@@ -13,7 +13,7 @@ func TestCommands(t *testing.T) {
 	selfEvident := map[string]bool{
 		"lunless user add": true, "lunless user password": true, "lunless user remove": true, "lunless user list": true,
 		"lunless share create": true, "lunless share remove": true, "lunless share show": true, "lunless share list": true,
-		"lunless host show": true,
+		"lunless host show":    true,
 		"lunless bench report": true, "lunless help": true, "lunless completion bash": true, "lunless completion zsh": true,
 		"lunless completion fish": true,
 	}

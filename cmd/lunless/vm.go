@@ -20,7 +20,7 @@ owns it. Machines run on hosts: `+"`lunless host run`"+` makes this one a host.`
 		`  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms
   lunless vm list --storage smb://hv@fs1/vms
   lunless vm show smb://hv@fs1/vms/web1 --json`,
-		vmCreate(), vmImport(), vmList(), vmShow(), vmStart(), vmStop(), vmSave(), vmConsole(), vmClaim(), vmRemove())
+		vmCreate(), vmImport(), vmList(), vmShow(), vmStart(), vmStop(), vmSave(), vmConsole(), vmClaim(), vmCheckpoint(), vmRestore(), vmRemove())
 }
 
 // withStorage opens a storage location and calls do with it.

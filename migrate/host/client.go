@@ -61,6 +61,26 @@ func (c Client) Save(ctx context.Context, vm string) (v VM, err error) {
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/save"), nil, &v)
 }
 
+// Checkpoints lists a VM's.
+func (c Client) Checkpoints(ctx context.Context, vm string) (l Checkpoints, err error) {
+	return l, c.call(ctx, http.MethodGet, vmPath(vm, "/checkpoints"), nil, &l)
+}
+
+// Checkpoint keeps a VM as it is now, its guest's state too if it runs.
+func (c Client) Checkpoint(ctx context.Context, vm, name string) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints"), CheckpointRequest{name}, &v)
+}
+
+// Restore puts a VM back to a checkpoint, by its name or id. What it is now is lost.
+func (c Client) Restore(ctx context.Context, vm, name string) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/restore"), CheckpointRequest{name}, &v)
+}
+
+// RemoveCheckpoint forgets one.
+func (c Client) RemoveCheckpoint(ctx context.Context, vm, name string) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/remove"), CheckpointRequest{name}, &v)
+}
+
 // Claim makes the host the VM's owner, whoever was: an administrator's word.
 func (c Client) Claim(ctx context.Context, vm string) (v VM, err error) {
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/claim"), nil, &v)

@@ -62,6 +62,8 @@ var kinds = []struct {
 	{"sharing", smbstore.ErrSharing, http.StatusConflict},
 	{"unreachable", smbstore.ErrUnreachable, http.StatusBadGateway},
 	{"logon", smbstore.ErrLogon, http.StatusBadGateway},
+	{"no-checkpoint", ErrNoCheckpoint, http.StatusNotFound},
+	{"checkpoint-taken", ErrCheckpointTaken, http.StatusConflict},
 	{"no-migration", ErrNoMigration, http.StatusNotFound},
 	{"same-place", migrate.ErrSamePlace, http.StatusConflict},
 	{"unfinished", migrate.ErrUnfinished, http.StatusConflict},
@@ -95,6 +97,10 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("POST /vms/{vm}/start", command(c, (*vm).start))
 	mux.HandleFunc("POST /vms/{vm}/stop", command(c, (*vm).stop))
 	mux.HandleFunc("POST /vms/{vm}/save", command(c, (*vm).save))
+	mux.HandleFunc("GET /vms/{vm}/checkpoints", c.checkpoints)
+	mux.HandleFunc("POST /vms/{vm}/checkpoints", command(c, (*vm).checkpoint))
+	mux.HandleFunc("POST /vms/{vm}/checkpoints/restore", command(c, (*vm).restore))
+	mux.HandleFunc("POST /vms/{vm}/checkpoints/remove", command(c, (*vm).removeCheckpoint))
 	mux.HandleFunc("POST /vms/{vm}/claim", command(c, func(v *vm, ctx context.Context, _ struct{}) error { return v.claim(ctx) }))
 	mux.HandleFunc("POST /vms/{vm}/console", c.console)
 	mux.HandleFunc("POST /vms/{vm}/migrate", c.migrate)
@@ -146,6 +152,19 @@ func (c control) show(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, v.show())
+}
+
+func (c control) checkpoints(w http.ResponseWriter, r *http.Request) {
+	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	var l Checkpoints
+	if err == nil {
+		l, err = v.checkpoints(r.Context())
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, l)
 }
 
 // command is a handler that has a VM do something, with what the body says, and

@@ -77,12 +77,16 @@ func (r *run) writeState(ctx context.Context, name string) (*smbstore.SavedState
 	return &smbstore.SavedState{Path: name, Machine: c.Digest(), Size: s.Stored, Taken: time.Now().UTC().Round(time.Second)}, nil
 }
 
-// goOn lets a guest run again whose saving failed, and removes the state.
+// goOn lets a guest run again that was saved, and removes the state unless that is
+// kept, which "" says.
 func (r *run) goOn(state string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), time.Minute)
 	defer cancel()
 	m := r.machine.Load()
-	err := ignoreMissing(r.at().home.Store().Remove(state))
+	var err error
+	if state != "" {
+		err = ignoreMissing(r.at().home.Store().Remove(state))
+	}
 	switch s, serr := m.Status(ctx); {
 	case serr != nil:
 		return errors.Join(err, serr)

@@ -1,0 +1,469 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/google/uuid"
+
+	"lunless/smbstore"
+)
+
+// CheckpointRequest names a checkpoint: a new one's name, or an old one's name or id.
+type CheckpointRequest struct {
+	Name string `json:"name,omitempty"`
+}
+
+// Checkpoints are a VM's, as its configuration has them.
+type Checkpoints struct {
+	Current     string                `json:"current,omitempty"` // id of the one that the disks grow from
+	Checkpoints []smbstore.Checkpoint `json:"checkpoints"`
+}
+
+// Errors of checkpoints.
+var (
+	// ErrNoCheckpoint: the VM has no such checkpoint.
+	ErrNoCheckpoint = errors.New("the VM has no such checkpoint")
+	// ErrCheckpointTaken: the VM has a checkpoint of that name.
+	ErrCheckpointTaken = errors.New("the VM has a checkpoint of that name")
+)
+
+// A checkpoint makes the disks the parents of new ones, which the guest goes on
+// with. The configuration is the commit point: before it is changed the new disks
+// are garbage, after it the old ones are the checkpoint's and change no more.
+
+// checkpoint keeps the VM as it is now: its disks and, if it runs, the guest's state.
+func (v *vm) checkpoint(ctx context.Context, q CheckpointRequest) error {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return v.fail("make a checkpoint of", err)
+	}
+	defer done()
+	now := time.Now().UTC().Round(time.Second)
+	k := smbstore.Checkpoint{ID: uuid.NewString(), Name: q.Name, Created: now}
+	if k.Name == "" {
+		k.Name = now.Format("2006-01-02 15:04:05")
+	}
+	if r, rerr := v.running(); rerr == nil {
+		err = r.checkpoint(ctx, &k)
+	} else {
+		err = v.atHome(ctx, func(p *place) error { return checkpointOff(ctx, p, &k) })
+	}
+	return v.fail("make a checkpoint of", err)
+}
+
+// atHome calls do with the home of a VM that is off, owned by this host in a new epoch.
+func (v *vm) atHome(ctx context.Context, do func(p *place) error) error {
+	v.mu.Lock()
+	left := v.kept.Running
+	v.mu.Unlock()
+	if left {
+		return ErrBusy // the agent is taking it over
+	}
+	p, err := v.a.openPlace(ctx, v.location())
+	if err != nil {
+		return err
+	}
+	defer p.close() //nolint:errcheck // all was written by then
+	record, err := v.a.own(ctx, p.home, ownOptions{})
+	if err != nil {
+		return err
+	}
+	if err := v.remember(func(k *kept) { k.Epoch = record.Epoch }); err != nil {
+		return err
+	}
+	return do(p)
+}
+
+// add puts a checkpoint of the disks there are into the configuration, and new disks
+// in their place.
+func add(c *smbstore.Config, k *smbstore.Checkpoint, disks []smbstore.Disk) (err error) {
+	if c.Checkpoints, err = withCheckpoint(c, k); err != nil {
+		return err
+	}
+	c.Current, c.Disks = k.ID, disks
+	return nil
+}
+
+// withCheckpoint is the tree with a new checkpoint of the disks there are.
+func withCheckpoint(c *smbstore.Config, k *smbstore.Checkpoint) ([]smbstore.Checkpoint, error) {
+	for i, d := range c.Disks {
+		if _, err := childOf(d, k.ID, i); err != nil {
+			return nil, err
+		}
+	}
+	for _, old := range c.Checkpoints {
+		if old.Name == k.Name {
+			return nil, fmt.Errorf("%w: %q", ErrCheckpointTaken, k.Name)
+		}
+	}
+	k.Parent, k.Disks = c.Current, c.Disks
+	return append(c.Checkpoints, *k), nil
+}
+
+// has tells whether a configuration has a checkpoint.
+func has(c *smbstore.Config, id string) bool {
+	for _, k := range c.Checkpoints {
+		if k.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// childOf is the differencing disk that shall grow from one, of a branch with an id
+// of its own.
+func childOf(d smbstore.Disk, branch string, i int) (smbstore.Disk, error) {
+	ext := map[smbstore.Format]string{smbstore.VHDX: ".avhdx", smbstore.VHD: ".avhd"}[d.Format]
+	if ext == "" {
+		return d, fmt.Errorf("%w: %s is %s, of which there are no differencing disks: convert it to vhdx", smbstore.ErrFormat, d.Path, d.Format)
+	}
+	d.Path = fmt.Sprintf("%s/%s-%d%s", smbstore.SnapshotsDir, branch, i, ext)
+	return d, nil
+}
+
+// grow makes empty differencing disks over disks that nobody writes to. What it
+// made of a branch that fails is removed.
+func grow(ctx context.Context, home *smbstore.Home, parents []smbstore.Disk, branch string) (children []smbstore.Disk, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, prune(home, children))
+		}
+	}()
+	for i, d := range parents {
+		child, err := childOf(d, branch, i)
+		if err != nil {
+			return children, err
+		}
+		dev, err := smbstore.CreateDisk(ctx, home.Store(), child.Path, smbstore.CreateDiskOptions{Parent: home.Location().Join(d.Path)})
+		if err != nil {
+			return children, err
+		}
+		children = append(children, child)
+		if err := dev.Close(); err != nil {
+			return children, err
+		}
+	}
+	return children, home.Store().SyncDir(smbstore.SnapshotsDir)
+}
+
+// prune removes disks that nothing needs.
+func prune(home *smbstore.Home, disks []smbstore.Disk) error {
+	var errs []error
+	for _, d := range disks {
+		errs = append(errs, ignoreMissing(home.Store().Remove(d.Path)))
+	}
+	return errors.Join(errs...)
+}
+
+// checkpointOff makes a checkpoint of a VM that is off. A saved state is the
+// checkpoint's too.
+func checkpointOff(ctx context.Context, p *place, k *smbstore.Checkpoint) error {
+	c, err := p.home.Config()
+	if err != nil {
+		return err
+	}
+	children, err := grow(ctx, p.home, c.Disks, k.ID)
+	if err != nil {
+		return err
+	}
+	err = p.home.UpdateConfig(func(c *smbstore.Config) error {
+		k.Saved = c.Saved
+		return add(c, k, children)
+	})
+	if err == nil {
+		return nil
+	}
+	if c, rerr := p.home.Config(); rerr != nil || has(&c, k.ID) {
+		return errors.Join(err, rerr) // they may be the VM's
+	}
+	return errors.Join(err, prune(p.home, children))
+}
+
+// checkpoint makes one of the running guest, which stands meanwhile.
+func (r *run) checkpoint(ctx context.Context, k *smbstore.Checkpoint) error {
+	if r.moving.Load() {
+		return fmt.Errorf("%w: a migration", ErrBusy)
+	}
+	c, err := r.at().home.Config()
+	if err == nil {
+		_, err = withCheckpoint(&c, k)
+	}
+	if err != nil {
+		return err
+	}
+	r.v.set(Saving, "")
+	state := path.Join(smbstore.SnapshotsDir, k.ID+".state")
+	saved, err := r.writeState(ctx, state)
+	if err == nil {
+		k.Saved = saved
+		// From here on the guest goes on, or ends, whoever asked for this.
+		var made bool
+		if made, err = r.branch(context.WithoutCancel(ctx), k); made {
+			state = ""
+		}
+	}
+	return errors.Join(err, r.goOn(state))
+}
+
+// branch exchanges the disks of a guest that stands for children of theirs. When it
+// fails the guest has the old ones; if not even those, it is ended. made tells whether
+// there is a checkpoint.
+func (r *run) branch(ctx context.Context, k *smbstore.Checkpoint) (made bool, err error) {
+	var old []smbstore.Disk
+	for _, d := range r.disks {
+		if err := d.export.Hold(ctx); err != nil {
+			return false, errors.Join(err, r.releaseAll(ctx, nil))
+		}
+		conf, _ := d.now()
+		old = append(old, conf)
+	}
+	for _, d := range r.disks {
+		_, chain := d.now()
+		if err := chain.Close(); err != nil {
+			r.end(ending{Crashed, "its disks failed when they were closed for a checkpoint: " + err.Error()})
+			return false, err
+		}
+	}
+	children, err := grow(ctx, r.at().home, old, k.ID)
+	if err == nil {
+		err = r.commit(func(c *smbstore.Config) error { return add(c, k, children) },
+			func(c *smbstore.Config) bool { return has(c, k.ID) })
+		if err != nil {
+			err = errors.Join(err, prune(r.at().home, children))
+		}
+	}
+	disks := children
+	if made = err == nil; !made {
+		disks = old
+	}
+	return made, errors.Join(err, r.releaseAll(ctx, disks))
+}
+
+// releaseAll opens the disks, in place of those that were closed, and has the guest
+// use them; nil are those there are.
+func (r *run) releaseAll(ctx context.Context, disks []smbstore.Disk) error {
+	for i, d := range r.disks {
+		if disks != nil {
+			chain, err := r.openChain(ctx, disks[i])
+			if err != nil {
+				r.end(ending{Crashed, "its disks could not be opened again after a checkpoint: " + err.Error()})
+				return err
+			}
+			d.become(disks[i], chain)
+		}
+		if !d.export.Stats().Held {
+			continue
+		}
+		_, chain := d.now()
+		if err := d.export.Release(durable{chain.Disk()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore puts the VM back to a checkpoint. A guest that runs is ended, and what it
+// did since is lost; it runs again afterwards, from the checkpoint's state if there
+// is one.
+func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return v.fail("restore", err)
+	}
+	defer done()
+	var again bool
+	if r, err := v.running(); err == nil {
+		// First see that there is such a checkpoint.
+		c, err := r.at().home.Config()
+		if err == nil {
+			_, err = find(&c, q.Name)
+		}
+		if err != nil {
+			return v.fail("restore", err)
+		}
+		again = true
+		r.end(ending{Stopped, "it is put back to a checkpoint"})
+		select {
+		case <-r.stopped:
+		case <-ctx.Done():
+			return v.fail("restore", context.Cause(ctx))
+		}
+	}
+	var saved bool
+	err = v.atHome(ctx, func(p *place) (err error) {
+		saved, err = restoreOff(ctx, p, q.Name)
+		return err
+	})
+	if err != nil {
+		return v.fail("restore", err)
+	}
+	if err := v.remember(func(k *kept) { k.Saved, k.Ended = saved, "" }); err != nil {
+		return v.fail("restore", err)
+	}
+	state := Stopped
+	if saved {
+		state = SavedOff
+	}
+	v.set(state, "")
+	if !again {
+		return nil
+	}
+	if err := v.startNow(ctx, StartRequest{}); err != nil {
+		return v.fail("start", err)
+	}
+	return nil
+}
+
+// find gives a checkpoint by its name or id.
+func find(c *smbstore.Config, name string) (smbstore.Checkpoint, error) {
+	for _, k := range c.Checkpoints {
+		if k.ID == name || k.Name == name {
+			return k, nil
+		}
+	}
+	return smbstore.Checkpoint{}, fmt.Errorf("%w: %q (`lunless vm checkpoint list` shows them)", ErrNoCheckpoint, name)
+}
+
+// restoreOff gives a VM that is off new disks that grow from a checkpoint's, and
+// removes those it had. saved tells whether there is a state to go on from.
+func restoreOff(ctx context.Context, p *place, name string) (saved bool, err error) {
+	c, err := p.home.Config()
+	if err != nil {
+		return false, err
+	}
+	k, err := find(&c, name)
+	if err != nil {
+		return false, err
+	}
+	branch := uuid.NewString()
+	children, err := grow(ctx, p.home, k.Disks, branch)
+	if err != nil {
+		return false, err
+	}
+	old := c
+	err = p.home.UpdateConfig(func(c *smbstore.Config) error {
+		c.Disks, c.Current, c.Saved = children, k.ID, k.Saved
+		return nil
+	})
+	if err != nil {
+		if c, rerr := p.home.Config(); rerr != nil || uses(&c, children[0].Path) {
+			return false, errors.Join(err, rerr)
+		}
+		return false, errors.Join(err, prune(p.home, children))
+	}
+	if c, err = p.home.Config(); err != nil {
+		return false, err
+	}
+	return k.Saved != nil, sweep(p.home, &c, old.Disks, old.Saved)
+}
+
+// uses tells whether a disk is the VM's or one of its checkpoints'.
+func uses(c *smbstore.Config, name string) bool {
+	in := func(disks []smbstore.Disk) bool {
+		for _, d := range disks {
+			if d.Path == name {
+				return true
+			}
+		}
+		return false
+	}
+	for _, k := range c.Checkpoints {
+		if in(k.Disks) {
+			return true
+		}
+	}
+	return in(c.Disks)
+}
+
+// sweep removes of disks that nothing grows from, and of a state, what the
+// configuration does not name any more.
+func sweep(home *smbstore.Home, c *smbstore.Config, disks []smbstore.Disk, saved *smbstore.SavedState) error {
+	var gone []smbstore.Disk
+	for _, d := range disks {
+		if !uses(c, d.Path) {
+			gone = append(gone, d)
+		}
+	}
+	err := prune(home, gone)
+	if saved != nil && (c.Saved == nil || c.Saved.Path != saved.Path) && !hasState(c, saved.Path) {
+		err = errors.Join(err, ignoreMissing(home.Store().Remove(saved.Path)))
+	}
+	return err
+}
+
+// removeCheckpoint forgets a checkpoint. Its disks go if nothing grows from them, and
+// stay as images of the chains that do.
+func (v *vm) removeCheckpoint(ctx context.Context, q CheckpointRequest) error {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return v.fail("remove a checkpoint of", err)
+	}
+	defer done()
+	if r, rerr := v.running(); rerr == nil {
+		if r.moving.Load() {
+			err = fmt.Errorf("%w: a migration", ErrBusy)
+		} else {
+			err = forget(r.at().home, q.Name)
+		}
+	} else {
+		err = v.atHome(ctx, func(p *place) error { return forget(p.home, q.Name) })
+	}
+	return v.fail("remove a checkpoint of", err)
+}
+
+func forget(home *smbstore.Home, name string) error {
+	var k smbstore.Checkpoint
+	grows := false
+	err := home.UpdateConfig(func(c *smbstore.Config) (err error) {
+		if k, err = find(c, name); err != nil {
+			return err
+		}
+		grows = c.Current == k.ID
+		if grows {
+			c.Current = k.Parent
+		}
+		kept := c.Checkpoints[:0]
+		for _, o := range c.Checkpoints {
+			if o.Parent == k.ID {
+				o.Parent, grows = k.Parent, true
+			}
+			if o.ID != k.ID {
+				kept = append(kept, o)
+			}
+		}
+		c.Checkpoints = kept
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c, err := home.Config()
+	if err != nil {
+		return err
+	}
+	disks := k.Disks
+	if grows {
+		disks = nil
+	}
+	return sweep(home, &c, disks, k.Saved)
+}
+
+// checkpoints lists a VM's.
+func (v *vm) checkpoints(ctx context.Context) (l Checkpoints, err error) {
+	h, err := smbstore.OpenHome(ctx, v.location(), v.a.homeOptions())
+	if err != nil {
+		return l, v.fail("list the checkpoints of", err)
+	}
+	c, err := h.Config()
+	if err = errors.Join(err, h.Close()); err != nil {
+		return l, v.fail("list the checkpoints of", err)
+	}
+	if c.Checkpoints == nil {
+		c.Checkpoints = []smbstore.Checkpoint{}
+	}
+	return Checkpoints{Current: c.Current, Checkpoints: c.Checkpoints}, nil
+}
