@@ -39,27 +39,62 @@ func serveBroken(t *testing.T, socket string, errno int) {
 		"file.inject-error.0.iotype=write,file.inject-error.0.errno=%d,file.inject-error.0.once=on,file.image.driver=file,file.image.filename=%s", errno, image))
 }
 
-func TestDiskErrors(t *testing.T) {
+// TestDiskTrouble has one guest see what servers below its disks can do.
+func TestDiskTrouble(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
-	for i, d := range []struct {
-		errno  int
-		policy ErrorPolicy
-	}{{enospc, ""}, {eio, ErrorStop}, {enospc, ErrorENOSPC}, {eio, ErrorENOSPC}, {eio, ErrorReport}} {
-		socket := filepath.Join(c.RuntimeDir, fmt.Sprint("nbd", i))
-		serveBroken(t, socket, d.errno)
-		c.Disks = append(c.Disks, Disk{Node: fmt.Sprint("disk", i), Socket: socket, OnWriteError: d.policy})
+	add := func(d Disk) string {
+		i := len(c.Disks)
+		d.Node, d.Socket = fmt.Sprint("disk", i), filepath.Join(c.RuntimeDir, fmt.Sprint("nbd", i))
+		c.Disks = append(c.Disks, d)
+		return d.Socket
 	}
+	for _, b := range brokenDisks {
+		serveBroken(t, add(Disk{OnWriteError: b.policy}), b.errno)
+	}
+	stuck := serveNBD(t, add(Disk{ReconnectDelay: time.Second}), "")
+	image := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 16<<20)); err != nil {
+		t.Fatal(err)
+	}
+	// Far longer and far shorter than the servers are away.
+	inTime := &restarting{t: t, image: image, socket: add(Disk{ReconnectDelay: time.Hour})}
+	tooLate := &restarting{t: t, image: image, socket: add(Disk{ReconnectDelay: time.Second})}
+	inTime.start()
+	tooLate.start()
 	v := startVM(t, c)
 	v.output("GUEST-UP")
+	diskErrors(v)
+	serverStuck(v, stuck, "vdf")
+	serverBackInTime(v, inTime, "vdg")
+	serverTooLate(v, tooLate, "vdh")
+}
+
+// brokenDisks are the first ones: the error of their next write, and what comes of
+// it.
+var brokenDisks = []struct {
+	errno  int
+	policy ErrorPolicy
+	want   Event
+}{
+	{enospc, "", Event{Action: "stop", NoSpace: true}},
+	{eio, ErrorStop, Event{Action: "stop"}},
+	{enospc, ErrorENOSPC, Event{Action: "stop", NoSpace: true}},
+	{eio, ErrorENOSPC, Event{Action: "report"}},
+	{eio, ErrorReport, Event{Action: "report"}},
+}
+
+func diskErrors(v *testVM) {
+	t := v.t
 	events := v.Events()
-	for i, want := range []Event{{Action: "stop", NoSpace: true}, {Action: "stop"}, {Action: "stop", NoSpace: true}, {Action: "report"}, {Action: "report"}} {
+	defer events.Close()
+	for i, b := range brokenDisks {
 		good, bad := v.write(fmt.Sprintf("vd%c", 'a'+i), i)
 		e := v.waitEvent(events, EventIOError)
-		if e.Action != want.Action || e.NoSpace != want.NoSpace || e.Node != c.Disks[i].Node || e.Operation != "write" || e.Reason == "" {
-			t.Errorf("disk %d: %+v, want %+v", i, e, want)
+		if e.Action != b.want.Action || e.NoSpace != b.want.NoSpace || e.Node != fmt.Sprint("disk", i) || e.Operation != "write" || e.Reason == "" {
+			t.Errorf("disk %d: %+v, want %+v", i, e, b.want)
 		}
-		if want.Action == "report" {
+		if b.want.Action == "report" {
 			v.output(bad)
 			continue
 		}
@@ -73,74 +108,17 @@ func TestDiskErrors(t *testing.T) {
 	}
 }
 
-// TestServerAway: a server that comes back in time is a stall. One that does not
-// stops the guest, which goes on when the server is back.
-func TestServerAway(t *testing.T) {
-	t.Parallel()
-	c := testConfig(t)
-	image := filepath.Join(t.TempDir(), "disk")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 16<<20)); err != nil {
-		t.Fatal(err)
-	}
-	// Far longer and far shorter than the servers are away.
-	for i, delay := range []time.Duration{time.Hour, time.Second} {
-		c.Disks = append(c.Disks, Disk{Node: fmt.Sprint("disk", i), Socket: filepath.Join(c.RuntimeDir, fmt.Sprint("nbd", i)), ReconnectDelay: delay})
-	}
-	serve := func(i int) *exec.Cmd { return runNBD(t, c.Disks[i].Socket, "-f", "raw", image) }
-	long, short := serve(0), serve(1)
-	v := startVM(t, c)
-	v.output("GUEST-UP")
+// Pausing waits for the disks' requests, and so do all commands and events after
+// it. The guest stands at once.
+func serverStuck(v *testVM, server *exec.Cmd, disk string) {
+	t := v.t
 	events := v.Events()
-	for n, away := range []time.Duration{0, 100 * time.Millisecond, 1200 * time.Millisecond} {
-		stop(long)
-		good, _ := v.write("vda", n)
-		time.Sleep(away)
-		long = serve(0)
-		v.output(good)
-		v.mustBe(StateRunning)
-	}
-	stop(short)
-	good, _ := v.write("vdb", 10)
-	if e := v.waitEvent(events, EventIOError); e.Action != "stop" || e.Node != "disk1" {
-		t.Errorf("a server that stays away: %+v", e)
-	}
-	v.mustBe(StateIOError)
-	serve(1)
-	back := time.Now()
-	for tries := 1; ; tries++ { // until QEMU has found the server
-		v.do("cont", v.Cont)
-		time.Sleep(100 * time.Millisecond)
-		if st, err := v.Status(v.ctx); err != nil {
-			t.Fatal(err)
-		} else if st == StateRunning {
-			t.Logf("the guest went on %v after the server, at try %d", time.Since(back), tries)
-			break
-		}
-	}
-	v.output(good)
-}
-
-func stop(cmd *exec.Cmd) {
-	cmd.Process.Kill()
-	cmd.Wait()
-}
-
-// TestServerStuck: pausing waits for the disks' requests, and so do all commands
-// and events after it. The guest stands at once.
-func TestServerStuck(t *testing.T) {
-	t.Parallel()
-	c := testConfig(t)
-	socket := filepath.Join(c.RuntimeDir, "nbd.sock")
-	server := serveNBD(t, socket, "")
-	c.Disks = []Disk{{Node: "disk0", Socket: socket, ReconnectDelay: time.Second}}
-	v := startVM(t, c)
-	v.output("GUEST-UP")
-	events := v.Events()
+	defer events.Close()
 	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	good, _ := v.write("vda", 1)
-	v.output(good[:7] + `-\$.*(?s:.*)HB`) // the command was read
+	good, _ := v.write(disk, 20)
+	v.output(`of=/dev/` + disk + `(?s:.*)HB`) // the command was read
 	v.alive()
 	short, cancel := context.WithTimeout(v.ctx, 300*time.Millisecond)
 	defer cancel()
@@ -162,5 +140,56 @@ func TestServerStuck(t *testing.T) {
 	v.waitEvent(events, EventStop)
 	v.mustBe(StatePaused)
 	v.do("cont", v.Cont)
+	v.output(good)
+}
+
+// restarting is a server that goes away and comes back.
+type restarting struct {
+	t             *testing.T
+	socket, image string
+	cmd           *exec.Cmd
+}
+
+func (r *restarting) start() { r.cmd = runNBD(r.t, r.socket, "-f", "raw", r.image) }
+
+func (r *restarting) stop() {
+	r.cmd.Process.Kill()
+	r.cmd.Wait()
+}
+
+// A server that comes back in time is a stall.
+func serverBackInTime(v *testVM, server *restarting, disk string) {
+	for n, away := range []time.Duration{0, 100 * time.Millisecond, 1200 * time.Millisecond} {
+		server.stop()
+		good, _ := v.write(disk, 30+n)
+		time.Sleep(away)
+		server.start()
+		v.output(good)
+		v.mustBe(StateRunning)
+	}
+}
+
+// One that does not stops the guest, which goes on when the server is back.
+func serverTooLate(v *testVM, server *restarting, disk string) {
+	events := v.Events()
+	defer events.Close()
+	server.stop()
+	good, _ := v.write(disk, 40)
+	if e := v.waitEvent(events, EventIOError); e.Action != "stop" || e.Reason == "" {
+		v.t.Errorf("a server that stays away: %+v", e)
+	}
+	v.mustBe(StateIOError)
+	server.start()
+	back := time.Now()
+	for tries := 1; ; tries++ { // until QEMU has found the server
+		v.do("cont", v.Cont)
+		time.Sleep(100 * time.Millisecond)
+		if st, err := v.Status(v.ctx); err != nil {
+			v.t.Fatal(err)
+		} else if st == StateRunning {
+			v.t.Logf("the guest went on %v after the server, at try %d", time.Since(back), tries)
+			break
+		}
+	}
 	v.output(good)
 }
