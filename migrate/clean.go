@@ -33,6 +33,9 @@ func (m *migration) keep(ctx context.Context, j *Job, live *liveDisks) error {
 	for {
 		select {
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), ErrCancelled) {
+				return ErrTooLate
+			}
 			return ctx.Err()
 		case <-time.After(max(wait, 0)):
 		}

@@ -263,11 +263,22 @@ func TestStorageInUse(t *testing.T) {
 
 // A process that dies while the source is kept for a time leaves that to Resume.
 func TestResumeKeeps(t *testing.T) {
+	for _, cancelled := range []bool{false, true} {
+		resumeKeeps(t, cancelled)
+	}
+}
+
+func resumeKeeps(t *testing.T, cancelled bool) {
 	a, b := t.TempDir(), t.TempDir()
 	v := makeChainVM(t, a, smbstore.VHDX, smbstore.VHDX, 4<<20, 8)
 	v.open(t)
 	end := v.begin()
 	ctx, die := context.WithCancel(t.Context())
+	jobs := make(chan *Job, 1)
+	want := context.Canceled
+	if cancelled {
+		want, die = ErrTooLate, func() { (<-jobs).Cancel() }
+	}
 	setFailpoint(t, func(point string) {
 		if point == "keeping" {
 			die()
@@ -276,8 +287,9 @@ func TestResumeKeeps(t *testing.T) {
 	job, err := LiveStorage(ctx, LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: v.slots, Grace: 300 * time.Millisecond,
 		CloseSource: func(path string) error { return v.chains[path].Close() }})
 	must(t, err)
-	if err := job.Wait(t.Context()); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v", err)
+	jobs <- job
+	if err := job.Wait(t.Context()); !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
 	}
 	must(t, end())
 	for _, s := range v.slots {
