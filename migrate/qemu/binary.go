@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -109,8 +111,9 @@ func ask(ctx context.Context, path string, sandbox bool) (*Binary, error) {
 	if sandbox {
 		args = append(args, "-sandbox", sandboxArg)
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env, cmd.ExtraFiles = environment(), []*os.File{theirs}
+	cmd, release := probe(ctx, path, args...)
+	defer release()
+	cmd.ExtraFiles = []*os.File{theirs}
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err = cmd.Start()
@@ -126,6 +129,16 @@ func ask(ctx context.Context, path string, sandbox bool) (*Binary, error) {
 	}
 	b.Path, b.Sandbox = path, sandbox
 	return b, nil
+}
+
+// probe is a QEMU that is only looked at: it dies with this process, however that
+// ends. Start it and wait for it on the calling goroutine, then call release.
+func probe(ctx context.Context, path string, args ...string) (cmd *exec.Cmd, release func()) {
+	cmd = exec.CommandContext(ctx, path, args...)
+	cmd.Env = environment()
+	runtime.LockOSThread() // the signal comes when the thread ends that started it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd, runtime.UnlockOSThread
 }
 
 func askMachines(ctx context.Context, conn *net.UnixConn) (*Binary, error) {

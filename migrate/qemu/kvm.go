@@ -73,10 +73,10 @@ func (b *Binary) runsGuest(ctx context.Context, accel Accel) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, b.Path, "-nodefaults", "-no-user-config", "-display", "none",
+	cmd, release := probe(ctx, b.Path, "-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", b.q35[len(b.q35)-1].name, "-accel", string(accel), "-cpu", cpuFor(accel), "-m", "16M", "-bios", path,
 		"-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=4", probePort))
-	cmd.Env = environment()
+	defer release()
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
