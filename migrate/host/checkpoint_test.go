@@ -14,6 +14,7 @@ import (
 // Checkpoints of a running guest: it goes on from each, and back from one that it is
 // put back to, with the disks and the memory it had.
 func TestCheckpoints(t *testing.T) {
+	t.Parallel()
 	h := newRig(t, "hv1", nil)
 	at := h.makeGuest("web1", smbstore.Location{Path: t.TempDir()})
 	h.startAgent()

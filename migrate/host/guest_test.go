@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lunless/smbstore"
 	"lunless/smbstore/storetest"
@@ -16,9 +17,17 @@ import (
 // agent and its server are killed and started again while it works: it sees a stall,
 // and no error.
 func TestGuestOutlivesAgentAndServer(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartLunless(t)
 	h := newRig(t, "hv1", server)
 	at := h.makeGuest("web1", server.Location(""))
+	home, err := smbstore.OpenHome(h.ctx, at, h.options())
+	h.must(err)
+	h.must(home.UpdateConfig(func(c *smbstore.Config) error {
+		c.StoragePatience = 2
+		return nil
+	}))
+	h.must(home.Close())
 	h.startAgent()
 	v, err := h.Start(h.ctx, at.String(), StartRequest{})
 	h.must(err)
@@ -46,9 +55,23 @@ func TestGuestOutlivesAgentAndServer(t *testing.T) {
 		h.flushes(c, 3)
 	}
 	h.signal(15)
+	server.Kill()
 	h.startAgent()
+	for v := h.await("web1", InDoubt); !strings.Contains(v.Reason, "127.0.0.1"); v = h.await("web1", InDoubt) {
+		time.Sleep(20 * time.Millisecond) // it has not been refused yet
+	}
+	server.Start(t)
 	h.await("web1", Running)
 	h.reattach(c, "web1")
+	h.flushes(c, 3)
+
+	// Longer than its patience, the guest is paused.
+	server.Pause()
+	if v := h.await("web1", Paused); !strings.Contains(v.Reason, "has not answered for 2s") {
+		t.Errorf("its server is silent: %s", v.Reason)
+	}
+	server.Continue()
+	h.await("web1", Running)
 	h.flushes(c, 3)
 	if found, err := c.Verify(h.ctx); err != nil || found.Blocks == 0 {
 		t.Errorf("verified: %+v, %v\n%s", found, err, c.Tail(20))
@@ -94,6 +117,7 @@ func TestSecondAgentRefused(t *testing.T) {
 // Another host takes the VM by an administrator's word: it runs there, and the
 // first host's guest is ended, without a write of it arriving.
 func TestTakenByAnotherHost(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartLunless(t)
 	hv1, hv2 := newRig(t, "hv1", server), newRig(t, "hv2", server)
 	at := hv1.makeGuest("web1", server.Location(""))
@@ -125,6 +149,7 @@ func TestTakenByAnotherHost(t *testing.T) {
 
 // A guest that was saved goes on where it was, also on another host, and once only.
 func TestSavedGuestGoesOn(t *testing.T) {
+	t.Parallel()
 	h := newRig(t, "hv1", nil)
 	at := h.makeGuest("web1", smbstore.Location{Path: t.TempDir()})
 	h.startAgent()

@@ -24,6 +24,9 @@ func (v *vm) save(ctx context.Context, _ struct{}) error {
 	}
 	defer done()
 	r, err := v.running()
+	if err == nil && r.moving.Load() {
+		err = fmt.Errorf("%w: a migration: wait for it, or cancel it", ErrBusy)
+	}
 	if err != nil {
 		return v.fail("save", err)
 	}

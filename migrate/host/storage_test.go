@@ -16,6 +16,7 @@ import (
 // restart finds it where it is. A migration that is cancelled, or whose agent is
 // killed, leaves the VM at its source, and nothing at the destination.
 func TestStorageMovesUnderGuest(t *testing.T) {
+	t.Parallel()
 	one, two := storetest.StartLunless(t), storetest.StartLunless(t)
 	h := newRig(t, "hv1", one)
 	from, local := one.Location(""), smbstore.Location{Path: t.TempDir()}
