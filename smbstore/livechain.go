@@ -38,17 +38,6 @@ type chainLayer struct {
 
 // OpenChain opens a disk with all its parents, as OpenDisk does for writing.
 func OpenChain(ctx context.Context, s Store, name string, o DiskOptions) (*Chain, error) {
-	return openChain(ctx, s, name, o, chainSession{})
-}
-
-// chainSession is what an open shares with those before and after it.
-type chainSession struct {
-	// admit, if not nil, refuses the opened files before anything is written to them.
-	admit func(files []*layerFile) error
-	id    identity // that the leaf takes with its first change; zero is a random one
-}
-
-func openChain(ctx context.Context, s Store, name string, o DiskOptions, session chainSession) (*Chain, error) {
 	if o.ReadOnly || o.NoChain {
 		return nil, opError("open disk", s.Location().Join(name), fmt.Errorf("a chain in use is open for writing, with its parents: %w", block.ErrNotSupported))
 	}
@@ -62,20 +51,13 @@ func openChain(ctx context.Context, s Store, name string, o DiskOptions, session
 		return nil, err
 	}
 	files, err := walkChain(ctx, leaf, Read|DenyWrite)
-	if err == nil && session.admit != nil {
-		err = session.admit(files)
-	}
 	if err != nil {
 		return nil, errors.Join(err, closeLayers(files))
 	}
 	c := &Chain{store: s, layers: make([]*chainLayer, len(files))}
 	for i := len(files) - 1; i >= 0; i-- {
 		l := &chainLayer{layerFile: files[i], writable: i == 0}
-		how := imageOptions{readOnly: i > 0}
-		if i == 0 {
-			how.dataWrite = vhdx.GUID(session.id)
-		}
-		if err := c.openDevice(l, i, how); err != nil {
+		if err := c.openDevice(l, i, imageOptions{readOnly: i > 0}); err != nil {
 			for _, done := range c.layers[i+1:] {
 				err = errors.Join(err, done.close())
 			}

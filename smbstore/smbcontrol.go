@@ -41,7 +41,7 @@ func (f *smbFile) PunchHole(off, n int64) error {
 	}
 	err := f.control("punch a hole in", func(h *client.File) error {
 		err := h.Zero(f.store.ctx, off, n)
-		if err == nil && n > 0 && !f.stable.Load() {
+		if err == nil && n > 0 && !f.stable {
 			f.remember(logged{off: off, zero: n})
 		}
 		return err
@@ -157,7 +157,7 @@ func (f *smbFile) copyFrom(from *client.File, srcOff, dstOff, n int64) (done int
 		if errors.As(err, &gone) && gone.Name == from.Name() && from != to {
 			return errSourceLost
 		}
-		if !f.stable.Load() && !errors.Is(err, block.ErrNotSupported) {
+		if !f.stable && !errors.Is(err, block.ErrNotSupported) {
 			// If it is not supported, part of it may have been done; what the caller
 			// does instead covers that.
 			f.unloggedDone.Add(1)

@@ -35,9 +35,9 @@ type smbFile struct {
 	h      *client.File
 	taken  error  // a later owner of the VM has the file: nothing goes on
 	id     uint64 // the server's 64-bit file number, 0 if it gave none
+	stable bool   // the handle is persistent
 	closed bool
 
-	stable atomic.Bool // the handle is persistent; changes under mu
 	failed atomic.Bool // a flush failed for good, or what cannot be repeated may be lost
 
 	// Changes that are not in the log, counted from the file's opening: done, and
@@ -63,11 +63,8 @@ func (f *smbFile) wrap(op string, err error) error {
 // adopt takes in a handle, the first or one of the file opened again.
 func (f *smbFile) adopt(h *client.File) {
 	f.h, f.id = h, h.Info().FileID
-	f.stable.Store(h.Granted().Durability == client.Persistent)
+	f.stable = h.Granted().Durability == client.Persistent
 }
-
-// Stable tells whether what is acknowledged is on stable storage.
-func (f *smbFile) Stable() bool { return f.stable.Load() }
 
 // io runs fn on the handle, again after it was lost. fn must be safe to repeat.
 func (f *smbFile) io(op string, fn func(h *client.File) error) error {
@@ -220,7 +217,7 @@ func (f *smbFile) WriteAt(p []byte, off int64) (int, error) {
 		if _, err := h.WriteAtContext(f.store.ctx, p, off); err != nil {
 			return err
 		}
-		if !f.stable.Load() {
+		if !f.stable {
 			f.remember(logged{off: off, data: append([]byte(nil), p...)})
 		}
 		return nil
@@ -270,7 +267,7 @@ func (f *smbFile) Truncate(size int64) error {
 		if err := h.Truncate(f.store.ctx, size); err != nil {
 			return err
 		}
-		if !f.stable.Load() {
+		if !f.stable {
 			f.remember(logged{off: size})
 		}
 		return nil
