@@ -426,7 +426,6 @@ func TestNoCommitWithoutNeed(t *testing.T) {
 	}
 	commit(t, b, file, AddOpen(OpenRequest{Open: Open{ID: 2, Access: ReadData | WriteData, Share: 7, Link: "A"}}))
 	commit(t, b, file, AddLocks([]Lock{{2, 0, 1, true}}))
-	commit(t, b, file, NoReplay(1))
 	commit(t, b, file, Disconnect(1, time.Now()))
 	commit(t, b, file, RemoveOpen(2, false))
 	if n := commits.Load(); n != 1 {

@@ -178,15 +178,6 @@ func SetResilient(id OpenID, timeout time.Duration, owner string) Change {
 	})
 }
 
-// NoReplay ends that the CREATE of an open can be replayed: another request has
-// used the open (MS-SMB2 3.3.5.2.10 and others).
-func NoReplay(id OpenID) Change {
-	return change(id, func(r *Record, o *Open, fx *Effects) error {
-		o.Handle.Replayable = false
-		return nil
-	})
-}
-
 // FindCreateGUID looks for an open by the GUID its CREATE came with (MS-SMB2
 // 3.3.5.9.10). It visits every record, so that whoever asks often keeps a table.
 func FindCreateGUID(ctx context.Context, s Store, guid [16]byte, match func(*Open) bool) (id fs.FileID, o Open, found bool, err error) {
