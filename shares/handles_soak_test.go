@@ -295,8 +295,17 @@ func (s *handleSoak) intrudeReading(f *client.File) error {
 	return nil
 }
 
+// tried waits until the intruder has been refused once: a slow machine may not
+// have let him get that far between two cuts.
+func (s *handleSoak) tried(limit time.Duration) {
+	for until := time.Now().Add(limit); s.refused.Load() == 0 && s.running() && time.Now().Before(until); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // end stops everybody, and compares what is there with what was acknowledged.
 func (s *handleSoak) end(root string) {
+	s.tried(time.Minute)
 	s.stop.Store(true)
 	s.intruder.Wait()
 	s.wg.Wait()
