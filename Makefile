@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-pdus soak-load soak-state soak-guest soak-vm
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-moves soak-pdus soak-load soak-state soak-guest soak-vm
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -62,7 +62,11 @@ soak-handles:
 	KILLS=$(KILLS) testdata/soak.sh TestSoakHandles ./shares
 soak-links:
 	LINKS=$(LINKS) testdata/soak.sh TestSoakLinks ./shares
-soak-storage:
+# Live, under a guest that verifies what it wrote; soak-moves has no guest, moves
+# VMs that are off as well, and kills whoever does it.
+soak-storage: tools
+	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate/host
+soak-moves:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:
 	PDUS=$(PDUS) testdata/soak.sh TestMutatedPDUs ./shares

@@ -1,15 +1,25 @@
 package migrate
 
-import "lunless/smbstore"
+import (
+	"lunless/migrate/internal/hooks"
+	"lunless/smbstore"
+)
 
-// Hooks that only test binaries set. failpoint is called at each place where a
-// crash is worth a test, sabotage asks whether a named fault is switched on.
+// Hooks that only test binaries set: this package's here, others' in package hooks.
+// failpoint is called at each place where a crash is worth a test, sabotage asks
+// whether a named fault is switched on.
 var (
-	failpoint = func(name string) {}
-	sabotage  = func(name string) bool { return false }
+	failpoint = func(name string) { hooks.Failpoint(name) }
+	sabotage  = func(name string) bool { return hooks.Sabotage(name) }
 	openStore = smbstore.Open
 	// atSwitch is asked while the guest is held and both sides have all.
-	atSwitch = func(*liveDisks) error { return nil }
+	atSwitch = func(l *liveDisks) error {
+		var all []hooks.Disk
+		for _, d := range l.disks {
+			all = append(all, hooks.Disk{Name: d.name, Chain: d.moved})
+		}
+		return hooks.AtSwitch(all)
+	}
 )
 
 // The faults a soak run can switch on: each must turn it red.

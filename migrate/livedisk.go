@@ -174,10 +174,11 @@ func (l *liveDisks) create(ctx context.Context, d *liveDisk) error {
 		return err
 	}
 	d.dst = d.moved.Device()
+	to := d.dst
 	if sabotage(sabotageMirror) {
-		d.dst = &droppingDevice{Device: d.dst}
+		to = &droppingDevice{Device: to}
 	}
-	d.mirrored = block.NewPatient(d.dst, l.patience())
+	d.mirrored = block.NewPatient(to, l.patience())
 	if d.keep {
 		return l.ownParents(d)
 	}
@@ -252,14 +253,15 @@ func layerOf(dev block.Device) block.Layered {
 	return nil
 }
 
-// droppingDevice is the sabotaged destination: it forgets one write in 64.
+// droppingDevice is the sabotaged destination: it forgets one write in 64, the first
+// among them.
 type droppingDevice struct {
 	block.Device
 	n atomic.Int64
 }
 
 func (d *droppingDevice) WriteAt(ctx context.Context, p []byte, off int64, flags block.WriteFlags) error {
-	if len(p) < copyChunk && d.n.Add(1)%64 == 0 {
+	if len(p) < copyChunk && d.n.Add(1)%64 == 1 {
 		return nil
 	}
 	return d.Device.WriteAt(ctx, p, off, flags)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"lunless/migrate/internal/hooks"
 	"lunless/migrate/qemu"
 	"lunless/smbstore"
 	"lunless/smbstore/storetest"
@@ -37,6 +39,7 @@ type childConfig struct {
 	Config   Config
 	User     string
 	Sabotage string
+	Staged   bool // does what a stage is told on its standard input
 }
 
 func childAgent(b []byte) int {
@@ -46,6 +49,10 @@ func childAgent(b []byte) int {
 		return 1
 	}
 	sabotage = func(name string) bool { return name == c.Sabotage }
+	hooks.Sabotage = sabotage
+	if c.Staged {
+		go newStage().listen(os.Stdin)
+	}
 	c.Config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if c.User != "" {
 		c.Config.Options.Credentials = &smbstore.Credentials{User: c.User, Password: storetest.Password}
@@ -66,6 +73,8 @@ type rig struct {
 	ctx context.Context
 	cfg childConfig
 	cmd *exec.Cmd
+	in  io.WriteCloser // of a staged agent
+	out *bufio.Reader
 	Client
 }
 
@@ -112,13 +121,15 @@ func (h *rig) startAgent() {
 	b, err := json.Marshal(h.cfg)
 	h.must(err)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), agentVariable+"="+string(b))
+	cmd.Env = append(os.Environ(), agentVariable+"="+string(b), smbstore.PasswordVariable+"="+storetest.Password)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	h.must(err)
+	h.in, err = cmd.StdinPipe()
+	h.must(err)
 	h.must(cmd.Start())
-	h.cmd = cmd
-	line, err := bufio.NewReader(out).ReadString('\n')
+	h.cmd, h.out = cmd, bufio.NewReader(out)
+	line, err := h.out.ReadString('\n')
 	if strings.TrimSpace(line) != "ready" {
 		h.t.Fatalf("the agent says %q, %v", line, err)
 	}

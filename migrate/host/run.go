@@ -98,7 +98,12 @@ func (v *vm) prepare(ctx context.Context, takeOver bool) (*run, smbstore.Config,
 		}
 		// A migration of this host was at its end when its agent ended.
 		v.a.log.Info("the VM has moved", "vm", v.name(), "to", moved.to)
-		if err := v.remember(func(k *kept) { k.Location, k.Followed = moved.to, moved.job }); err != nil {
+		err = v.remember(func(k *kept) {
+			if k.Location, k.Followed = moved.to, moved.job; k.Moving.Equal(moved.to) {
+				k.Location = k.Moving // a record names no user
+			}
+		})
+		if err != nil {
 			return nil, c, err
 		}
 	}
