@@ -97,6 +97,9 @@ func (v *vm) run(t *testing.T, r soakRun, servers *serverPair) error {
 	if r.kind == "live" && r.server && err != nil && strings.Contains(out, smbstore.ErrUncertain.Error()) {
 		return v.at(v.a, v.b) // given up before the switch, which is its right
 	}
+	if r.server && err != nil && strings.Contains(out, "connection refused") && !exists(v.b, "vm") {
+		return v.at(v.a, v.b) // the server was away when it was to begin
+	}
 	if err != nil && !killed(err) {
 		return fmt.Errorf("%s: %w: %s", role, err, out)
 	}
