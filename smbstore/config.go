@@ -50,7 +50,11 @@ type Config struct {
 	// one the running disks grow from, "" without any.
 	Checkpoints []Checkpoint `json:"checkpoints,omitempty"`
 	Current     string       `json:"currentCheckpoint,omitempty"`
-	Notes       string       `json:"notes,omitempty"`
+	// Unfinished are files in the home that an operation under way makes, or is about
+	// to remove. Once it was cut, whoever owns the VM next removes those of them that
+	// nothing needs.
+	Unfinished []string `json:"unfinished,omitempty"`
+	Notes      string   `json:"notes,omitempty"`
 
 	unknown unknown
 }
@@ -246,6 +250,11 @@ func (c *Config) Check() error {
 	}
 	if err := c.checkMachine(); err != nil {
 		return bad("%v", err)
+	}
+	for _, name := range c.Unfinished {
+		if err := checkName(name); err != nil {
+			return bad("unfinished: %v", err)
+		}
 	}
 	parents := make(map[string]string, len(c.Checkpoints))
 	for _, cp := range c.Checkpoints {

@@ -180,7 +180,17 @@ func (h *Home) Record() (Record, error) {
 // lock, and its resume may break a lock that its dead left. Errors: *LockedError,
 // and what next returns.
 func (h *Home) Change(ctx context.Context, job string, next func(Record) (Record, error)) (Record, error) {
-	return h.change(ctx, job, false, func(r Record, err error) (Record, error) {
+	return h.changeAs(ctx, lockAs{job: job}, next)
+}
+
+// ChangeByAgent is Change by the one agent of this host: it breaks a lock too that any
+// process of this host left that runs no more, an earlier agent or a migration.
+func (h *Home) ChangeByAgent(ctx context.Context, next func(Record) (Record, error)) (Record, error) {
+	return h.changeAs(ctx, lockAs{agent: true}, next)
+}
+
+func (h *Home) changeAs(ctx context.Context, as lockAs, next func(Record) (Record, error)) (Record, error) {
+	return h.change(ctx, as, func(r Record, err error) (Record, error) {
 		if err != nil {
 			return r, err
 		}
@@ -197,7 +207,7 @@ func (h *Home) Resolve(ctx context.Context, host string) (Record, error) {
 // ResolveAfter is Resolve with an epoch that is above a known one as well: the
 // epoch another home's record has.
 func (h *Home) ResolveAfter(ctx context.Context, host string, epoch uint64) (Record, error) {
-	return h.change(ctx, "", true, func(r Record, err error) (Record, error) {
+	return h.change(ctx, lockAs{force: true}, func(r Record, err error) (Record, error) {
 		if errors.Is(err, ErrNotExist) || errors.Is(err, ErrBadRecord) {
 			r = NewRecord(h.id, host)
 			r.Epoch = max(r.Epoch, epoch+1)
@@ -214,7 +224,7 @@ func (h *Home) ResolveAfter(ctx context.Context, host string, epoch uint64) (Rec
 // ResolveMoved is an administrator's word that the VM lives at another location.
 // Like Resolve it breaks the lock. A home without a record gets none.
 func (h *Home) ResolveMoved(ctx context.Context, job string, to Location) (Record, error) {
-	return h.change(ctx, "", true, func(r Record, err error) (Record, error) {
+	return h.change(ctx, lockAs{force: true}, func(r Record, err error) (Record, error) {
 		switch {
 		case errors.Is(err, ErrNotExist):
 			return Record{}, nil
@@ -228,7 +238,7 @@ func (h *Home) ResolveMoved(ctx context.Context, job string, to Location) (Recor
 // CreateRecord writes a home's first record; one that is there already is
 // handed to exists, which says what becomes of it.
 func (h *Home) CreateRecord(ctx context.Context, job string, first Record, exists func(Record) (Record, error)) (Record, error) {
-	return h.change(ctx, job, false, func(r Record, err error) (Record, error) {
+	return h.change(ctx, lockAs{job: job}, func(r Record, err error) (Record, error) {
 		if errors.Is(err, ErrNotExist) {
 			return first, nil
 		}
@@ -239,8 +249,8 @@ func (h *Home) CreateRecord(ctx context.Context, job string, first Record, exist
 	})
 }
 
-func (h *Home) change(ctx context.Context, job string, force bool, next func(Record, error) (Record, error)) (r Record, err error) {
-	held, err := h.hold(ctx, job, force)
+func (h *Home) change(ctx context.Context, as lockAs, next func(Record, error) (Record, error)) (r Record, err error) {
+	held, err := h.hold(ctx, as)
 	if err != nil {
 		return Record{}, err
 	}

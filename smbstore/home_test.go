@@ -247,6 +247,9 @@ func TestRecordLock(t *testing.T) {
 		{"nobody's job", "j1", "", false, false},
 		{"the same job's dead, who left no name", "j1", "j1", true, true},
 		{"another job's dead, who left no name", "j1", "j2", true, false},
+		{"a job's dead, for the agent", "j1", "agent", false, true},
+		{"an agent's dead, for the agent", "", "agent", false, true},
+		{"a job's dead, who left no name, for the agent", "j1", "agent", true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -262,6 +265,9 @@ func TestRecordLock(t *testing.T) {
 			l, err := newRecordLock(s, "r", c.resumeJob)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if c.resumeJob == "agent" {
+				l.me.Job, l.agent = "", true
 			}
 			start := time.Now()
 			err = l.acquire(t.Context(), false)
@@ -289,6 +295,47 @@ func TestRecordLock(t *testing.T) {
 		})
 	}
 }
+
+// TestRecordLockOfAgent: the agent waits for what it holds itself, and breaks what it
+// could not give back.
+func TestRecordLockOfAgent(t *testing.T) {
+	s := localStoreFor(t)
+	old, err := newRecordLock(s, "r", "")
+	if err == nil {
+		old.agent = true
+		err = old.acquire(t.Context(), false)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := newRecordLock(s, "r", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.agent = true
+	var locked *LockedError
+	if err := next.acquire(t.Context(), false); !errors.As(err, &locked) {
+		t.Errorf("a lock in use: %v", err)
+	}
+	old.store = failingRemove{s}
+	if err := old.release(); err == nil {
+		t.Error("it could be given back")
+	}
+	if err := next.acquire(t.Context(), false); err != nil {
+		t.Errorf("a lock that could not be given back: %v", err)
+	}
+	if err := next.release(); err != nil {
+		t.Error(err)
+	}
+	if infos, _ := s.ReadDir(""); len(infos) != 0 {
+		t.Errorf("left: %v", infos)
+	}
+}
+
+// failingRemove is a store whose server went away.
+type failingRemove struct{ Store }
+
+func (failingRemove) Remove(string) error { return ErrUnreachable }
 
 // TestRecordLockBroken: who comes back to a lock that was broken meanwhile
 // leaves the new holder's alone.

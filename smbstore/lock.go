@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -53,11 +54,13 @@ const lockWait = 2 * time.Second
 //
 // A lock is never broken because time has passed. It is broken by the same
 // job, when the job's holder was a process of this host that is gone, or the same
-// process; and by an administrator.
+// process; by the host's agent, when the holder was any process of this host that is
+// gone; and by an administrator.
 type recordLock struct {
 	store Store
 	name  string // of the lock file
 	me    Holder
+	agent bool // of this host, and the only one
 }
 
 const (
@@ -91,7 +94,9 @@ func (l *recordLock) acquire(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
+	locksInUse.Store(l.me.Nonce, true)
 	if err := WriteFile(l.store, l.intent(), b); err != nil {
+		locksInUse.Delete(l.me.Nonce)
 		return err
 	}
 	until := time.Now().Add(lockWait)
@@ -117,6 +122,7 @@ func (l *recordLock) acquire(ctx context.Context, force bool) error {
 			continue
 		}
 		held := errors.Join(err, ctx.Err())
+		locksInUse.Delete(l.me.Nonce)
 		return errors.Join(held, ignoreMissing(l.store.Remove(l.intent())))
 	}
 }
@@ -156,7 +162,7 @@ func (l *recordLock) held(force bool) error {
 // mayBreak: the lock is of an earlier process of this job that is gone. A lock
 // without a name can be of anybody who left an intent.
 func (l *recordLock) mayBreak(h Holder) bool {
-	if l.me.Job == "" {
+	if l.me.Job == "" && !l.agent {
 		return false
 	}
 	if h.Host != "" {
@@ -179,7 +185,23 @@ func (l *recordLock) mayBreak(h Holder) bool {
 // could not be given back.
 func (l *recordLock) predecessor(h Holder) bool {
 	mine := h.PID == l.me.PID && h.Process == l.me.Process
-	return h.Job == l.me.Job && h.Host == l.me.Host && (mine || !running(h))
+	if l.agent && h.Host == l.me.Host {
+		return gone(h)
+	}
+	return h.Job == l.me.Job && h.Job != "" && h.Host == l.me.Host && (mine || !running(h))
+}
+
+// locksInUse has the nonces of those locks that this process holds or waits for: one
+// of its own that is not among them could not be given back.
+var locksInUse sync.Map
+
+// gone tells whether a holder on this host holds its lock no more, whatever it says.
+func gone(h Holder) bool {
+	if h.PID == os.Getpid() && running(h) {
+		_, inUse := locksInUse.Load(h.Nonce)
+		return !inUse
+	}
+	return !running(h)
 }
 
 // running tells whether the holder, a process of this host, still runs.
@@ -251,6 +273,7 @@ func (l *recordLock) stillMine() error {
 // release gives the lock back, unless it was broken and is another's by now, and
 // clears the intents of this job's dead.
 func (l *recordLock) release() error {
+	locksInUse.Delete(l.me.Nonce)
 	h, err := l.holder()
 	if err == nil && h.Nonce == l.me.Nonce {
 		err = l.store.Remove(l.name)
@@ -261,7 +284,7 @@ func (l *recordLock) release() error {
 		return err // the dead's intents can wait for the next
 	}
 	for _, i := range intents {
-		if i.Host == l.me.Host && !running(i) {
+		if i.Host == l.me.Host && gone(i) {
 			err = errors.Join(err, ignoreMissing(l.store.Remove(l.name+"-"+i.Nonce)))
 		}
 	}

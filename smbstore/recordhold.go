@@ -21,7 +21,7 @@ type HeldRecord struct {
 // HoldRecord takes the lock on the record, as Change does, and keeps it. Errors:
 // *LockedError, and those of reading the record.
 func (h *Home) HoldRecord(ctx context.Context, job string) (*HeldRecord, error) {
-	held, err := h.hold(ctx, job, false)
+	held, err := h.hold(ctx, lockAs{job: job})
 	if err != nil {
 		return nil, err
 	}
@@ -31,12 +31,20 @@ func (h *Home) HoldRecord(ctx context.Context, job string) (*HeldRecord, error) 
 	return held, nil
 }
 
-func (h *Home) hold(ctx context.Context, job string, force bool) (*HeldRecord, error) {
-	lock, err := newRecordLock(h.store, h.RecordName(), job)
+// lockAs says on whose behalf a record's lock is taken.
+type lockAs struct {
+	job   string
+	agent bool // breaks what any dead process of this host left
+	force bool // breaks it whoever holds it
+}
+
+func (h *Home) hold(ctx context.Context, as lockAs) (*HeldRecord, error) {
+	lock, err := newRecordLock(h.store, h.RecordName(), as.job)
 	if err != nil {
 		return nil, err
 	}
-	if err := lock.acquire(ctx, force); err != nil {
+	lock.agent = as.agent
+	if err := lock.acquire(ctx, as.force); err != nil {
 		return nil, opError("change the owner of", h.Location(), err)
 	}
 	return &HeldRecord{home: h, lock: lock}, nil

@@ -1,8 +1,13 @@
 package host
 
-// Hooks that only test binaries set: sabotage asks whether a named fault is
-// switched on.
-var sabotage = func(name string) bool { return false }
+import "lunless/migrate/internal/hooks"
+
+// Hooks that only test binaries set: failpoint is called where a crash is worth a
+// test, sabotage asks whether a named fault is switched on.
+var (
+	failpoint = func(name string) { hooks.Failpoint(name) }
+	sabotage  = func(name string) bool { return hooks.Sabotage(name) }
+)
 
 // The faults: each must be noticed.
 const (

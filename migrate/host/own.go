@@ -30,21 +30,11 @@ func (e *movedError) Unwrap() error { return smbstore.ErrMoved }
 // smbstore.ErrMoved; others if the record cannot be had.
 func (a *Agent) own(ctx context.Context, h *smbstore.Home, o ownOptions) (smbstore.Record, error) {
 	next := func(r smbstore.Record) (smbstore.Record, error) { return a.nextRecord(h, r, o) }
-	r, err := h.Change(ctx, "", next)
-	var locked *smbstore.LockedError
-	if errors.As(err, &locked) && deadHere(locked.Holder) {
-		r, err = h.Change(ctx, locked.Holder.Job, next)
-	}
+	r, err := h.ChangeByAgent(ctx, next)
 	if err == nil || !o.takeOver || errors.Is(err, smbstore.ErrMoved) {
 		return r, err
 	}
 	return h.Resolve(ctx, a.cfg.Name)
-}
-
-// deadHere tells a migration's process of this host that has ended.
-func deadHere(h smbstore.Holder) bool {
-	name, err := smbstore.HostName()
-	return err == nil && h.Job != "" && h.Host == name && smbstore.Process(h.PID) != h.Process
 }
 
 // nextRecord is the record that makes this host the owner.
