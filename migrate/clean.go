@@ -67,10 +67,61 @@ func (m *migration) clean(ctx context.Context) error {
 		}
 		failpoint("source-removed")
 	}
+	m.removeTemps()
 	if err := m.ends.dst.Remove(JournalName); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
 		return err
 	}
 	return m.ends.dst.SyncDir("")
+}
+
+// removeTemps removes what cut writes of the journal left: no one but a job writes there.
+func (m *migration) removeTemps() {
+	infos, err := m.ends.dst.ReadDir("")
+	if err != nil {
+		return // they are garbage by their names
+	}
+	for _, i := range infos {
+		if !i.Dir && smbstore.IsTemp(i.Name) {
+			m.ends.dst.Remove(i.Name) //nolint:errcheck // as above
+		}
+	}
+}
+
+// RemoveEmpty removes the folder of a destination home that a migration was cut
+// before, or after, it had anything in it. Anything else stays.
+func RemoveEmpty(ctx context.Context, home smbstore.Location, o smbstore.Options) error {
+	if home.IsRoot() {
+		return nil
+	}
+	into, err := openStore(ctx, home.Dir(), o)
+	if errors.Is(err, smbstore.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer into.Close()
+	infos, err := into.ReadDir(home.Base())
+	if errors.Is(err, smbstore.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if i.Dir || !smbstore.IsTemp(i.Name) {
+			return nil
+		}
+	}
+	for _, i := range infos {
+		if err := into.Remove(path.Join(home.Base(), i.Name)); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
+			return err
+		}
+	}
+	if err := into.Remove(home.Base()); err != nil && !errors.Is(err, smbstore.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // removeSource removes everything of the source's home, its ownership record

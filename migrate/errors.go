@@ -1,6 +1,9 @@
 package migrate
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors of starting a migration.
 var (
@@ -18,6 +21,20 @@ var (
 	ErrOtherHost = errors.New("the job was started on another host: resume it there, or decide with `lunless migrate resolve`")
 )
 
+// OtherHostError: a job is another host's. It wraps ErrOtherHost.
+type OtherHostError struct {
+	Job        string
+	Host, Here string // whose it is, and who asks
+}
+
+func (e *OtherHostError) Error() string {
+	return fmt.Sprintf("job %s is of host %q, and this is %q: %v; if that is this machine's name as a host of VMs, say `--name %s`",
+		e.Job, e.Host, e.Here, ErrOtherHost, e.Host)
+}
+
+// Unwrap returns ErrOtherHost.
+func (e *OtherHostError) Unwrap() error { return ErrOtherHost }
+
 // Errors of a migration under way.
 var (
 	// ErrSourceChanged: somebody wrote to the source while it was copied.
@@ -30,6 +47,8 @@ var (
 		"destination reaches, then resume")
 	// ErrCancelled: the job was cancelled; the VM is where it was.
 	ErrCancelled = errors.New("the migration was cancelled")
+	// ErrNotUndone: the migration failed, and what it copied could not be removed.
+	ErrNotUndone = errors.New("what was copied could not be removed")
 	// ErrTooLate: the VM is on the destination already, so that the job can only be finished.
 	ErrTooLate = errors.New("the VM has moved already: resume to finish")
 	// ErrInDoubt: an ownership record cannot be reached, so that nobody may run

@@ -100,6 +100,8 @@ type Options struct {
 	SourceOptions, ToOptions smbstore.Options
 	// Host is this host's name in the ownership records; "" takes the machine's.
 	Host string
+	// VM, if not "", is the GUID of the VM whose migration Resume and Cancel are to find.
+	VM string
 	// Parallel is how many requests are in flight; 0 leaves that to the job, which
 	// takes as many as bring more.
 	Parallel int

@@ -52,6 +52,10 @@ type FileState struct {
 	// Role is what a live migration makes of the file: see the constants. What it
 	// copies as one has none.
 	Role string `json:"role,omitempty"`
+	// Disk is the size in bytes of a disk that is mirrored, and Left what its copy
+	// lacked of it when the journal was written.
+	Disk int64 `json:"disk,omitempty"`
+	Left int64 `json:"left,omitempty"`
 }
 
 // Roles of files.
@@ -64,7 +68,10 @@ const (
 func (j *Journal) total() int64 {
 	var n int64
 	for _, f := range j.Files {
-		if f.Role != roleLeft {
+		switch {
+		case f.Role == roleMirrored && f.Disk > 0:
+			n += f.Disk
+		case f.Role != roleLeft:
 			n += f.Size
 		}
 	}
@@ -91,6 +98,8 @@ func (j *Journal) status() Status {
 		Started: j.Started, Total: j.total(), Error: j.Error}
 	for _, f := range j.Files {
 		switch {
+		case f.Role == roleMirrored && f.Disk > 0:
+			s.Done += f.Disk - f.Left
 		case j.Phase != Verifying:
 			s.Done += f.Copied
 		case f.Verified:
@@ -108,16 +117,60 @@ func (j *Journal) adopt() {
 
 // write replaces the journal in the destination's home.
 func (j *Journal) write(dst smbstore.Store) error {
-	j.Updated = time.Now().UTC().Round(0)
-	b, err := json.MarshalIndent(j, "", " ")
+	b, err := j.encode()
 	if err != nil {
 		return err
 	}
-	if err := smbstore.WriteFile(dst, JournalName, append(b, '\n')); err != nil {
+	if err := smbstore.WriteFile(dst, JournalName, b); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
 }
+
+func (j *Journal) encode() ([]byte, error) {
+	j.Updated = time.Now().UTC().Round(0)
+	b, err := json.MarshalIndent(j, "", " ")
+	return append(b, '\n'), err
+}
+
+// progressWriter writes the journal now and then while something is copied, beside
+// that: it is for people, and nothing waits for a destination that does not answer.
+type progressWriter struct {
+	journal *Journal
+	dst     smbstore.Store
+	last    time.Time
+	writing chan struct{} // holds one value while it is written
+}
+
+func (j *Journal) progress(dst smbstore.Store) *progressWriter {
+	return &progressWriter{j, dst, time.Now(), make(chan struct{}, 1)}
+}
+
+// tell writes the journal if the last time is a while ago. Nobody else may change the
+// journal meanwhile.
+func (p *progressWriter) tell() {
+	if time.Since(p.last) < journalEvery {
+		return
+	}
+	select {
+	case p.writing <- struct{}{}:
+	default:
+		return
+	}
+	p.last = time.Now()
+	b, err := p.journal.encode()
+	if err != nil {
+		<-p.writing
+		return
+	}
+	go func() {
+		_ = smbstore.WriteFile(p.dst, JournalName, b) // whether it can be written the next phase tells
+		<-p.writing
+	}()
+}
+
+// wait waits until nothing is being written.
+func (p *progressWriter) wait() { p.writing <- struct{}{} }
 
 // readJournal reads a home's journal: ErrNoJob if it has none.
 func readJournal(dst smbstore.Store) (*Journal, error) {
@@ -160,7 +213,7 @@ func parseJournal(b []byte) (*Journal, error) {
 		if f == nil {
 			return bad("an empty file entry")
 		}
-		if f.Size < 0 || f.Copied < 0 || f.Copied > f.Size || !inHome(f.Name) {
+		if f.Size < 0 || f.Copied < 0 || f.Copied > f.Size || f.Left < 0 || f.Left > f.Disk || !inHome(f.Name) {
 			return bad("file %q", f.Name)
 		}
 	}

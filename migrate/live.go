@@ -174,8 +174,8 @@ func (l *liveDisks) abandon(ctx context.Context, cause error) error {
 	}
 	err := l.m.undo(ctx)
 	if !errors.Is(err, ErrCancelled) {
-		errs = append(errs, fmt.Errorf("the VM goes on at %s; what was copied to %s could not be removed: %w",
-			l.m.o.Source, l.m.journal.Destination, err))
+		errs = append(errs, fmt.Errorf("the VM goes on at %s; %s: %w: %w",
+			l.m.o.Source, l.m.journal.Destination, ErrNotUndone, err))
 	}
 	return errors.Join(append(errs, l.m.ends.close())...)
 }

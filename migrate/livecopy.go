@@ -153,11 +153,17 @@ func (l *liveDisks) mirror(ctx context.Context, c *copier, kept bool) error {
 
 // pass copies what one disk held before it was mirrored.
 func (l *liveDisks) pass(ctx context.Context, c *copier, d *liveDisk) error {
+	state, progress := l.m.journal.file(d.name), l.m.journal.progress(l.m.ends.dst)
+	if state == nil {
+		return fmt.Errorf("%s: %w", d.name, smbstore.ErrNotExist)
+	}
 	last, left := block.CopyProgress{}, min(d.mirror.Remaining(), d.mirror.Size())
 	o := block.CopyOptions{Parallel: maxParallel, Pace: c.pace, Progress: func(p block.CopyProgress) {
 		now := min(p.Remaining, d.mirror.Size())
 		c.job.passed(p.Copied-last.Copied, p.Skipped+p.Zeroed-last.Skipped-last.Zeroed, now-left)
 		last, left = p, now
+		state.Disk, state.Left = d.mirror.Size(), max(now, 0)
+		progress.tell()
 		failpoint("live-copied")
 	}}
 	var err error
@@ -169,6 +175,7 @@ func (l *liveDisks) pass(ctx context.Context, c *copier, d *liveDisk) error {
 	if err != nil {
 		return l.failure(fmt.Errorf("copy %s: %w", d.name, err))
 	}
+	progress.wait()
 	return nil
 }
 

@@ -63,8 +63,11 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo
 	if err != nil {
 		return nil, err
 	}
+	if o.VM != "" && jl.VM != o.VM {
+		return nil, fmt.Errorf("%s: %w: the migration there is of the VM %s", destination, ErrNoJob, jl.VM)
+	}
 	if jl.Host != host {
-		return nil, fmt.Errorf("job %s, host %s: %w", jl.Job, jl.Host, ErrOtherHost)
+		return nil, &OtherHostError{Job: jl.Job, Host: jl.Host, Here: host}
 	}
 	if jl.running() {
 		return nil, fmt.Errorf("job %s, process %d: %w", jl.Job, jl.PID, ErrJobRunning)

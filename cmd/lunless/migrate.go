@@ -101,7 +101,7 @@ interrupted.` + addressed,
 	to := c.Flags().String("to", "", "storage location to move to (required)")
 	keep := c.Flags().Bool("keep-source", false, "leave the source's files")
 	live := liveFlags(c)
-	agent := agentFlags(c)
+	agent, name := agentFlags(c), nameFlag(c)
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *to == "" {
@@ -118,6 +118,9 @@ interrupted.` + addressed,
 			return err
 		}
 		if id == "" {
+			if o.Host = *name; o.Host == "" {
+				o.Host = ownedByAgent(c.Context(), agent, o.Source, o.SourceOptions)
+			}
 			return runJob(c, o, migrate.Storage)
 		}
 		live.To, live.KeepSource, live.RateLimit, live.Parallel = o.To, o.KeepSource, o.RateLimit, o.Parallel
@@ -129,15 +132,29 @@ interrupted.` + addressed,
 func migrateResume() *cobra.Command {
 	c := &cobra.Command{Use: "resume HOME", Short: "Go on with an interrupted migration", Args: takes(1),
 		Long: `Goes on with the migration whose destination home is named; its journal says
-from where and how far. What is copied already is not copied again.`,
+from where and how far. What is copied already is not copied again.
+
+A migration of the host that this machine's agent runs as is finished by the agent.
+While no agent runs, --name gives its name, if that is not this machine's.`,
 		Example: "  lunless migrate resume smb://hv@fs2/vms/web1"}
+	agent, name := agentFlags(c), nameFlag(c)
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		l, err := smbstore.ParseLocation(args[0])
 		if err != nil {
 			return usageError{err}
 		}
-		return runJob(c, options(), func(ctx context.Context, o migrate.Options) (*migrate.Job, error) {
+		o := options()
+		if o.Host = *name; o.Host == "" {
+			m, asked, err := askAgent(c.Context(), agent, l, o.ToOptions, false)
+			if asked {
+				if err != nil {
+					return err
+				}
+				return show(c, m, func(w io.Writer) { writeJob(w, m.Status) })
+			}
+		}
+		return runJob(c, o, func(ctx context.Context, o migrate.Options) (*migrate.Job, error) {
 			return migrate.Resume(ctx, l, o)
 		})
 	}
@@ -148,9 +165,12 @@ func migrateCancel() *cobra.Command {
 	c := &cobra.Command{Use: "cancel HOME|JOB", Short: "Undo a migration", Args: takes(1),
 		Long: `Undoes the interrupted migration whose destination home is named, or one that the
 host agent runs, by its id: the VM is the source's again and the partial copy is
-removed. Refused once the VM has moved.`,
+removed. Refused once the VM has moved.
+
+A migration of the host that this machine's agent runs as is undone by the agent.
+While no agent runs, --name gives its name, if that is not this machine's.`,
 		Example: "  lunless migrate cancel smb://hv@fs2/vms/web1"}
-	agent := agentFlags(c)
+	agent, name := agentFlags(c), nameFlag(c)
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if isJob(args[0]) {
@@ -161,7 +181,13 @@ removed. Refused once the VM has moved.`,
 		if err != nil {
 			return usageError{err}
 		}
-		return migrate.Cancel(c.Context(), l, options())
+		o := options()
+		if o.Host = *name; o.Host == "" {
+			if _, asked, err := askAgent(c.Context(), agent, l, o.ToOptions, true); asked {
+				return err
+			}
+		}
+		return migrate.Cancel(c.Context(), l, o)
 	}
 	return c
 }

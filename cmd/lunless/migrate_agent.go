@@ -84,6 +84,44 @@ func moveRunning(c *cobra.Command, agent *host.Client, vm string, q host.Migrate
 	return show(c, m, func(w io.Writer) { writeJob(w, m.Status) })
 }
 
+// nameFlag is whose job it is, when that is not this machine's name.
+func nameFlag(c *cobra.Command) *string {
+	return c.Flags().String("name", "", "this machine's name as a host of VMs (default the running agent's, or the machine's)")
+}
+
+// ownedByAgent is the name that this machine's agent runs under, if the record in the
+// home has it, and "" else.
+func ownedByAgent(ctx context.Context, agent *host.Client, home smbstore.Location, o smbstore.Options) string {
+	h, err := agent.Host(ctx)
+	if name, herr := smbstore.HostName(); err != nil || herr == nil && name == h.Name {
+		return ""
+	}
+	at, err := smbstore.OpenHome(ctx, home, o)
+	if err != nil {
+		return "" // the migration says why
+	}
+	defer at.Close()
+	if r, err := at.Record(); err != nil || r.Host != h.Name {
+		return ""
+	}
+	return h.Name
+}
+
+// askAgent has the agent finish or undo a migration, if one runs and the migration is
+// of its host.
+func askAgent(ctx context.Context, agent *host.Client, home smbstore.Location, o smbstore.Options, undo bool) (m host.Migration, asked bool, err error) {
+	h, err := agent.Host(ctx)
+	if err != nil {
+		return m, false, err // most often there is none
+	}
+	d, err := migrate.Show(ctx, home, o)
+	if err != nil || d.Process == nil || d.Process.Host != h.Name {
+		return m, false, err
+	}
+	m, err = agent.SettleMigration(ctx, host.SettleRequest{Home: home, Undo: undo})
+	return m, true, err
+}
+
 // isJob tells the id of an agent's migration from a home's location.
 func isJob(s string) bool { return uuid.Validate(s) == nil }
 
@@ -100,6 +138,9 @@ func listRunning(c *cobra.Command, agent *host.Client) error {
 				m.Source.String(), m.Destination.String(), firstLine(m.Error)})
 		}
 		table(w, cells)
+		for _, m := range list {
+			writeNext(w, m.Status)
+		}
 	})
 }
 

@@ -286,6 +286,9 @@ func vmShow() *cobra.Command {
 			for _, k := range config.Checkpoints {
 				fmt.Fprintf(w, "checkpoint %s %s\n", k.ID, k.Name)
 			}
+			for _, f := range config.Unfinished {
+				fmt.Fprintf(w, "unfinished %s: an operation makes it, or was cut: the VM's next start removes what nothing needs\n", f)
+			}
 			if config.Notes != "" {
 				fmt.Fprintln(w, "notes    ", strings.ReplaceAll(config.Notes, "\n", "\n          "))
 			}

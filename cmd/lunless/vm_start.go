@@ -118,5 +118,11 @@ func showVM(c *cobra.Command, agent *host.Client, name string) error {
 				fmt.Fprintf(w, "            over %s\n", i)
 			}
 		}
+		for _, u := range v.Unfinished {
+			fmt.Fprintf(w, "unfinished %s\n", u)
+		}
+		for _, l := range v.Leftovers {
+			fmt.Fprintf(w, "leftover  %s\n", l)
+		}
 	})
 }

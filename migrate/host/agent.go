@@ -60,9 +60,16 @@ func Run(ctx context.Context, cfg Config, ready func(socket string)) error {
 	for _, k := range list {
 		v := newVM(a, k)
 		a.vms[k.ID] = v
-		if k.Running {
-			a.wg.Go(v.takeOver)
-		}
+		v.leaveMove()
+		a.wg.Go(func() {
+			if k.Running {
+				v.takeOver()
+			}
+			v.finishMoves()
+			if _, err := v.running(); err != nil {
+				v.clearUp()
+			}
+		})
 	}
 	stopAPI, failed, err := a.serveAPI()
 	if err != nil {
@@ -104,6 +111,17 @@ func (a *Agent) letGo(ctx context.Context) {
 	wg.Wait()
 	a.stop()
 	a.wg.Wait()
+}
+
+// goingOn is a context for what is done to its end though who asked for it has hung
+// up: it ends with the agent.
+func (a *Agent) goingOn(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(a.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 // lock makes sure that no other agent has the data folder, or the host's name on

@@ -42,6 +42,11 @@ func (v *vm) checkpoint(ctx context.Context, q CheckpointRequest) error {
 		return v.fail("make a checkpoint of", err)
 	}
 	defer done()
+	did, err := v.doing("a checkpoint")
+	if err != nil {
+		return v.fail("make a checkpoint of", err)
+	}
+	defer did()
 	now := time.Now().UTC().Round(time.Second)
 	k := smbstore.Checkpoint{ID: uuid.NewString(), Name: q.Name, Created: now}
 	if k.Name == "" {
@@ -75,6 +80,7 @@ func (v *vm) atHome(ctx context.Context, do func(p *place) error) error {
 	if err := v.remember(func(k *kept) { k.Epoch = record.Epoch }); err != nil {
 		return err
 	}
+	v.tidied(ctx, p.home)
 	return do(p)
 }
 
@@ -85,6 +91,10 @@ func add(c *smbstore.Config, k *smbstore.Checkpoint, disks []smbstore.Disk) (err
 		return err
 	}
 	c.Current, c.Disks = k.ID, disks
+	settled(c, paths(disks)...)
+	if k.Saved != nil {
+		settled(c, k.Saved.Path)
+	}
 	return nil
 }
 
@@ -125,12 +135,24 @@ func childOf(d smbstore.Disk, branch string, i int) (smbstore.Disk, error) {
 	return d, nil
 }
 
-// grow makes empty differencing disks over disks that nobody writes to. What it
-// made of a branch that fails is removed.
+// childrenOf are the differencing disks that shall grow from others.
+func childrenOf(parents []smbstore.Disk, branch string) (children []smbstore.Disk, err error) {
+	for i, d := range parents {
+		child, err := childOf(d, branch, i)
+		if err != nil {
+			return nil, err
+		}
+		children = append(children, child)
+	}
+	return children, nil
+}
+
+// grow makes empty differencing disks, which were announced, over disks that nobody
+// writes to. What it made of a branch that fails is removed.
 func grow(ctx context.Context, home *smbstore.Home, parents []smbstore.Disk, branch string) (children []smbstore.Disk, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, prune(home, children))
+			err = errors.Join(err, discard(home, paths(children)...))
 		}
 	}()
 	for i, d := range parents {
@@ -138,25 +160,18 @@ func grow(ctx context.Context, home *smbstore.Home, parents []smbstore.Disk, bra
 		if err != nil {
 			return children, err
 		}
+		// Named before it is there: what was made of it when that failed goes too.
+		children = append(children, child)
 		dev, err := smbstore.CreateDisk(ctx, home.Store(), child.Path, smbstore.CreateDiskOptions{Parent: home.Location().Join(d.Path)})
 		if err != nil {
 			return children, err
 		}
-		children = append(children, child)
 		if err := dev.Close(); err != nil {
 			return children, err
 		}
+		failpoint("grown-one")
 	}
 	return children, home.Store().SyncDir(smbstore.SnapshotsDir)
-}
-
-// prune removes disks that nothing needs.
-func prune(home *smbstore.Home, disks []smbstore.Disk) error {
-	var errs []error
-	for _, d := range disks {
-		errs = append(errs, ignoreMissing(home.Store().Remove(d.Path)))
-	}
-	return errors.Join(errs...)
 }
 
 // checkpointOff makes a checkpoint of a VM that is off. A saved state is the
@@ -166,21 +181,35 @@ func checkpointOff(ctx context.Context, p *place, k *smbstore.Checkpoint) error 
 	if err != nil {
 		return err
 	}
+	if err := announceChildren(p.home, c.Disks, k.ID); err != nil {
+		return err
+	}
 	children, err := grow(ctx, p.home, c.Disks, k.ID)
 	if err != nil {
 		return err
 	}
+	failpoint("checkpoint-grown")
 	err = p.home.UpdateConfig(func(c *smbstore.Config) error {
 		k.Saved = c.Saved
 		return add(c, k, children)
 	})
+	failpoint("checkpoint-committed")
 	if err == nil {
 		return nil
 	}
 	if c, rerr := p.home.Config(); rerr != nil || has(&c, k.ID) {
 		return errors.Join(err, rerr) // they may be the VM's
 	}
-	return errors.Join(err, prune(p.home, children))
+	return errors.Join(err, discard(p.home, paths(children)...))
+}
+
+// announceChildren names the disks that shall grow from others.
+func announceChildren(home *smbstore.Home, parents []smbstore.Disk, branch string) error {
+	children, err := childrenOf(parents, branch)
+	if err != nil {
+		return err
+	}
+	return announce(home, paths(children)...)
 }
 
 // checkpoint makes one of the running guest, which stands meanwhile.
@@ -195,18 +224,27 @@ func (r *run) checkpoint(ctx context.Context, k *smbstore.Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	r.v.set(Saving, "")
 	state := path.Join(smbstore.SnapshotsDir, k.ID+".state")
+	children, err := childrenOf(c.Disks, k.ID)
+	if err != nil {
+		return err
+	}
+	files := append(paths(children), state)
+	if err := announce(r.at().home, files...); err != nil {
+		return err
+	}
+	r.v.set(Saving, "")
 	saved, err := r.writeState(ctx, state)
 	if err == nil {
+		failpoint("checkpoint-state")
 		k.Saved = saved
 		// From here on the guest goes on, or ends, whoever asked for this.
 		var made bool
 		if made, err = r.branch(context.WithoutCancel(ctx), k); made {
-			state = ""
+			files = nil
 		}
 	}
-	return errors.Join(err, r.goOn(state))
+	return errors.Join(err, r.goOn(files...))
 }
 
 // branch exchanges the disks of a guest that stands for children of theirs. When it
@@ -228,14 +266,17 @@ func (r *run) branch(ctx context.Context, k *smbstore.Checkpoint) (made bool, er
 			return false, err
 		}
 	}
+	failpoint("checkpoint-closed")
 	children, err := grow(ctx, r.at().home, old, k.ID)
 	if err == nil {
+		failpoint("checkpoint-grown")
 		err = r.commit(func(c *smbstore.Config) error { return add(c, k, children) },
 			func(c *smbstore.Config) bool { return has(c, k.ID) })
 		if err != nil {
-			err = errors.Join(err, prune(r.at().home, children))
+			err = errors.Join(err, discard(r.at().home, paths(children)...))
 		}
 	}
+	failpoint("checkpoint-committed")
 	disks := children
 	if made = err == nil; !made {
 		disks = old
@@ -275,6 +316,11 @@ func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
 		return v.fail("restore", err)
 	}
 	defer done()
+	did, err := v.doing("a restore")
+	if err != nil {
+		return v.fail("restore", err)
+	}
+	defer did()
 	var again bool
 	if r, err := v.running(); err == nil {
 		// First see that there is such a checkpoint.
@@ -287,11 +333,16 @@ func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
 		}
 		again = true
 		r.end(ending{Stopped, "it is put back to a checkpoint"})
+		// From here on it is done whoever asked for it.
+		var cancel context.CancelFunc
+		ctx, cancel = v.a.goingOn(ctx)
+		defer cancel()
 		select {
 		case <-r.stopped:
 		case <-ctx.Done():
 			return v.fail("restore", context.Cause(ctx))
 		}
+		failpoint("restore-ended")
 	}
 	var saved bool
 	err = v.atHome(ctx, func(p *place) (err error) {
@@ -340,25 +391,32 @@ func restoreOff(ctx context.Context, p *place, name string) (saved bool, err err
 		return false, err
 	}
 	branch := uuid.NewString()
+	if err := announceChildren(p.home, k.Disks, branch); err != nil {
+		return false, err
+	}
 	children, err := grow(ctx, p.home, k.Disks, branch)
 	if err != nil {
 		return false, err
 	}
+	failpoint("restore-grown")
 	old := c
 	err = p.home.UpdateConfig(func(c *smbstore.Config) error {
 		c.Disks, c.Current, c.Saved = children, k.ID, k.Saved
+		settled(c, paths(children)...)
+		c.Unfinished = append(c.Unfinished, unused(c, old.Disks, old.Saved)...)
 		return nil
 	})
+	failpoint("restore-committed")
 	if err != nil {
 		if c, rerr := p.home.Config(); rerr != nil || uses(&c, children[0].Path) {
 			return false, errors.Join(err, rerr)
 		}
-		return false, errors.Join(err, prune(p.home, children))
+		return false, errors.Join(err, discard(p.home, paths(children)...))
 	}
 	if c, err = p.home.Config(); err != nil {
 		return false, err
 	}
-	return k.Saved != nil, sweep(p.home, &c, old.Disks, old.Saved)
+	return k.Saved != nil, discard(p.home, unused(&c, old.Disks, old.Saved)...)
 }
 
 // uses tells whether a disk is the VM's or one of its checkpoints'.
@@ -379,20 +437,18 @@ func uses(c *smbstore.Config, name string) bool {
 	return in(c.Disks)
 }
 
-// sweep removes of disks that nothing grows from, and of a state, what the
+// unused are those of disks that nothing grows from, and of a state, which the
 // configuration does not name any more.
-func sweep(home *smbstore.Home, c *smbstore.Config, disks []smbstore.Disk, saved *smbstore.SavedState) error {
-	var gone []smbstore.Disk
+func unused(c *smbstore.Config, disks []smbstore.Disk, saved *smbstore.SavedState) (files []string) {
 	for _, d := range disks {
 		if !uses(c, d.Path) {
-			gone = append(gone, d)
+			files = append(files, d.Path)
 		}
 	}
-	err := prune(home, gone)
 	if saved != nil && (c.Saved == nil || c.Saved.Path != saved.Path) && !hasState(c, saved.Path) {
-		err = errors.Join(err, ignoreMissing(home.Store().Remove(saved.Path)))
+		files = append(files, saved.Path)
 	}
-	return err
+	return files
 }
 
 // removeCheckpoint forgets a checkpoint. Its disks go if nothing grows from them, and
@@ -403,6 +459,11 @@ func (v *vm) removeCheckpoint(ctx context.Context, q CheckpointRequest) error {
 		return v.fail("remove a checkpoint of", err)
 	}
 	defer done()
+	did, err := v.doing("the removal of a checkpoint")
+	if err != nil {
+		return v.fail("remove a checkpoint of", err)
+	}
+	defer did()
 	if r, rerr := v.running(); rerr == nil {
 		if r.moving.Load() {
 			err = fmt.Errorf("%w: a migration", ErrBusy)
@@ -417,6 +478,7 @@ func (v *vm) removeCheckpoint(ctx context.Context, q CheckpointRequest) error {
 
 func forget(home *smbstore.Home, name string) error {
 	var k smbstore.Checkpoint
+	var gone []string
 	grows := false
 	err := home.UpdateConfig(func(c *smbstore.Config) (err error) {
 		if k, err = find(c, name); err != nil {
@@ -436,20 +498,19 @@ func forget(home *smbstore.Home, name string) error {
 			}
 		}
 		c.Checkpoints = kept
+		disks := k.Disks
+		if grows {
+			disks = nil
+		}
+		gone = unused(c, disks, k.Saved)
+		c.Unfinished = append(c.Unfinished, gone...)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	c, err := home.Config()
-	if err != nil {
-		return err
-	}
-	disks := k.Disks
-	if grows {
-		disks = nil
-	}
-	return sweep(home, &c, disks, k.Saved)
+	failpoint("checkpoint-forgotten")
+	return discard(home, gone...)
 }
 
 // checkpoints lists a VM's.

@@ -128,6 +128,12 @@ func (c Client) CancelMigration(ctx context.Context, id string) (m Migration, er
 	return m, c.call(ctx, http.MethodDelete, "/migrations/"+url.PathEscape(id), nil, &m)
 }
 
+// SettleMigration has the agent finish, or undo, the unfinished migration of its host
+// whose destination home is named.
+func (c Client) SettleMigration(ctx context.Context, q SettleRequest) (m Migration, err error) {
+	return m, c.call(ctx, http.MethodPost, "/migrations/settle", q, &m)
+}
+
 // PauseMigration has one copy no more until it is unpaused.
 func (c Client) PauseMigration(ctx context.Context, id string, pause bool) (m Migration, err error) {
 	command := "/unpause"

@@ -68,6 +68,9 @@ var kinds = []struct {
 	{"same-place", migrate.ErrSamePlace, http.StatusConflict},
 	{"unfinished", migrate.ErrUnfinished, http.StatusConflict},
 	{"cancelled", migrate.ErrCancelled, http.StatusConflict},
+	{"other-host", migrate.ErrOtherHost, http.StatusConflict},
+	{"no-job", migrate.ErrNoJob, http.StatusNotFound},
+	{"too-late", migrate.ErrTooLate, http.StatusConflict},
 	{"stopping", ErrStopping, http.StatusServiceUnavailable},
 }
 
@@ -105,6 +108,7 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("POST /vms/{vm}/console", c.console)
 	mux.HandleFunc("POST /vms/{vm}/migrate", c.migrate)
 	mux.HandleFunc("GET /migrations", c.migrations)
+	mux.HandleFunc("POST /migrations/settle", c.settle)
 	mux.HandleFunc("GET /migrations/{id}", c.onMigration(func(*migrate.Job) {}))
 	mux.HandleFunc("DELETE /migrations/{id}", c.onMigration((*migrate.Job).Cancel))
 	mux.HandleFunc("POST /migrations/{id}/pause", c.onMigration((*migrate.Job).Pause))

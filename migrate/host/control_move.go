@@ -1,12 +1,17 @@
 package host
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"lunless/migrate"
+	"lunless/smbstore"
 )
 
 // tellEvery bounds how long a client of a migration hears nothing.
@@ -60,7 +65,81 @@ func (c control) migrations(w http.ResponseWriter, _ *http.Request) {
 	for _, m := range moves {
 		list = append(list, m.show())
 	}
+	for _, v := range c.a.known() {
+		list = append(list, v.leftMoves()...)
+	}
 	answer(w, list)
+}
+
+// SettleRequest names the destination home of an unfinished migration of this host,
+// which is to be finished, or undone.
+type SettleRequest struct {
+	Home smbstore.Location `json:"home"`
+	Undo bool              `json:"undo,omitempty"`
+}
+
+// settle finishes or undoes a migration that its process did not live to end, and one
+// that is under way only if it is to be undone.
+func (c control) settle(w http.ResponseWriter, r *http.Request) {
+	var q SettleRequest
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := c.a.goingOn(r.Context())
+	defer cancel()
+	s, err := c.a.settleByHand(ctx, q)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, Migration{Status: s, Ended: true})
+}
+
+func (a *Agent) settleByHand(ctx context.Context, q SettleRequest) (migrate.Status, error) {
+	a.mu.Lock()
+	moves := append([]*move(nil), a.moves...)
+	a.mu.Unlock()
+	for _, m := range moves {
+		if m.isOver() || !m.job.Status().Destination.Equal(q.Home) {
+			continue
+		}
+		if !q.Undo {
+			return m.job.Status(), fmt.Errorf("%w: the migration goes on: `lunless migrate show %s`", ErrBusy, m.job.ID())
+		}
+		m.job.Cancel()
+		select {
+		case <-m.over:
+		case <-ctx.Done():
+			return m.job.Status(), context.Cause(ctx)
+		}
+		err := m.job.Wait(ctx)
+		if errors.Is(err, migrate.ErrCancelled) {
+			err = nil
+		}
+		return m.job.Status(), err
+	}
+	d, err := migrate.Show(ctx, q.Home, a.homeOptions())
+	if err != nil {
+		return migrate.Status{}, err
+	}
+	for _, v := range a.known() {
+		v.mu.Lock()
+		on, at := v.run != nil || v.kept.Running, v.kept.Location
+		v.mu.Unlock()
+		if on && !q.Undo && at.Equal(d.Source) {
+			return d.Status, v.fail("resume the migration of", fmt.Errorf("%w, from its source %s: cancel it, and move the VM again", ErrRunning, at))
+		}
+	}
+	s, err := a.settleMove(ctx, "", q.Home, q.Undo)
+	if err == nil {
+		for _, v := range a.known() {
+			if slices.ContainsFunc(v.left(), q.Home.Equal) {
+				v.sawTo(q.Home, nil)
+			}
+		}
+	}
+	return s, err
 }
 
 // onMigration is a handler that does something with a migration, and answers with

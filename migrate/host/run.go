@@ -125,10 +125,16 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 			err = errors.Join(err, r.close())
 		}
 	}()
-	record, err := v.a.own(ctx, p.home, ownOptions{takeOver: takeOver, follow: v.kept.Running, job: v.kept.Followed})
+	v.mu.Lock()
+	o := ownOptions{takeOver: takeOver, job: v.kept.Followed,
+		follow: v.kept.Running || len(v.kept.Left) > 0 || v.kept.Moving != (smbstore.Location{})}
+	v.mu.Unlock()
+	record, err := v.a.own(ctx, p.home, o)
 	if err != nil {
 		return nil, c, err
 	}
+	failpoint("start-owned")
+	v.tidied(ctx, p.home)
 	if c, err = p.home.Config(); err != nil {
 		return nil, c, err
 	}

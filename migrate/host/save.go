@@ -30,18 +30,29 @@ func (v *vm) save(ctx context.Context, _ struct{}) error {
 	if err != nil {
 		return v.fail("save", err)
 	}
-	v.set(Saving, "")
+	did, err := v.doing("a save")
+	if err != nil {
+		return v.fail("save", err)
+	}
+	defer did()
 	state := fmt.Sprintf("%s/%s-%s.state", smbstore.MachinesDir, v.kept.ID, uuid.NewString()[:8])
+	if err := announce(r.at().home, state); err != nil {
+		return v.fail("save", err)
+	}
+	v.set(Saving, "")
 	saved, err := r.writeState(ctx, state)
 	if err == nil {
+		failpoint("save-written")
 		err = r.commit(func(c *smbstore.Config) error {
 			c.Saved = saved
+			settled(c, state)
 			return nil
 		}, func(c *smbstore.Config) bool { return c.Saved != nil && c.Saved.Path == state })
 	}
 	if err != nil {
 		return v.fail("save", errors.Join(err, r.goOn(state)))
 	}
+	failpoint("save-committed")
 	r.end(ending{state: SavedOff})
 	select {
 	case <-r.stopped:
@@ -80,16 +91,12 @@ func (r *run) writeState(ctx context.Context, name string) (*smbstore.SavedState
 	return &smbstore.SavedState{Path: name, Machine: c.Digest(), Size: s.Stored, Taken: time.Now().UTC().Round(time.Second)}, nil
 }
 
-// goOn lets a guest run again that was saved, and removes the state unless that is
-// kept, which "" says.
-func (r *run) goOn(state string) error {
+// goOn lets a guest run again that was saved, and discards what was announced.
+func (r *run) goOn(files ...string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), time.Minute)
 	defer cancel()
 	m := r.machine.Load()
-	var err error
-	if state != "" {
-		err = ignoreMissing(r.at().home.Store().Remove(state))
-	}
+	err := discard(r.at().home, files...)
 	switch s, serr := m.Status(ctx); {
 	case serr != nil:
 		return errors.Join(err, serr)
@@ -130,6 +137,7 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, saved *smbstore.Saved
 		return err
 	}
 	err = m.Restore(ctx, bufio.NewReaderSize(io.NewSectionReader(f, 0, saved.Size), 1<<20))
+	failpoint("state-restored")
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("%w (`lunless vm start --discard-state` boots without the saved state)", err)
 	}
@@ -146,13 +154,16 @@ func (r *run) dropState() error {
 			return nil
 		}
 		path, c.Saved = c.Saved.Path, nil
-		kept = hasState(c, path)
+		if kept = hasState(c, path); !kept {
+			c.Unfinished = append(c.Unfinished, path)
+		}
 		return nil
 	})
+	failpoint("state-dropped")
 	if err != nil || path == "" || kept {
 		return err
 	}
-	if err := r.at().home.Store().Remove(path); err != nil {
+	if err := discard(r.at().home, path); err != nil {
 		r.v.a.log.Warn("a saved state that is used up was not removed", "vm", r.v.name(), "file", path, "error", err)
 	}
 	return nil

@@ -78,18 +78,21 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 		}
 		c.Saved = nil
 	}
+	failpoint("start-noted")
 	mc.Paused, mc.Incoming = true, c.Saved != nil
 	m, err := qemu.Start(ctx, mc)
 	if err != nil {
 		return err
 	}
 	r.machine.Store(m)
+	failpoint("start-spawned")
 	if c.Saved != nil {
 		err = r.resume(ctx, m, c.Saved)
 	} else {
 		err = r.firstTime(&c, m.Config())
 	}
 	if err == nil {
+		failpoint("start-ready")
 		err = m.Cont(ctx)
 	}
 	if err != nil {
@@ -240,7 +243,6 @@ func (v *vm) takeOver() {
 			if err = r.serve(); err == nil {
 				v.a.log.Info("the guest goes on", "vm", v.name(), "process", m.PID(), "epoch", v.kept.Epoch)
 				v.followAgain(r, &c, pausing)
-				v.a.wg.Go(v.finishMove)
 				return
 			}
 			err = errors.Join(err, r.close())
@@ -283,10 +285,12 @@ func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 		ctx, cancel := context.WithTimeout(v.a.ctx, 5*time.Second)
 		switch s, err := r.machine.Load().Status(ctx); {
 		case err != nil:
-		case s == qemu.StatePaused, s == qemu.StatePanicked:
+		case s == qemu.StatePanicked, s == qemu.StatePaused && c.Saved == nil && v.cutShort() == "":
 			r.held = true
-		case s == qemu.StatePostMigrate && c.Saved != nil:
-			r.end(ending{state: SavedOff}) // its state is in the home, and goes on from there alone
+		case s != qemu.StateRunning && c.Saved != nil:
+			// Its state is in the home, and goes on from there alone: it was just saved,
+			// or has not run since it was given it back.
+			r.end(ending{state: SavedOff})
 		case s != qemu.StateRunning:
 			// The last agent ended before it let the guest run, or in its trouble.
 			if err := r.machine.Load().Cont(ctx); err != nil {
@@ -296,6 +300,11 @@ func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 		cancel()
 	}
 	v.follow(r)
+	if v.cutShort() != "" { // the home is tidy, and the guest goes on
+		if err := v.remember(func(k *kept) { k.Doing = "" }); err != nil {
+			v.a.log.Error("the host's state", "error", err)
+		}
+	}
 }
 
 // attach finds the VM's QEMU. Without one the VM is off, and nil is returned.

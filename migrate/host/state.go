@@ -35,8 +35,12 @@ type kept struct {
 	// Patience and Report are the VM's policy in trouble.
 	Patience int  `json:"patience,omitempty"`
 	Report   bool `json:"report,omitempty"`
-	// Moving is the home that a migration was to move the VM to; zero without one.
-	Moving smbstore.Location `json:"moving,omitzero"`
+	// Moving is the home that a migration moves the VM to; zero without one. Left are
+	// those of migrations that were cut, or failed, which are to be seen to.
+	Moving smbstore.Location   `json:"moving,omitzero"`
+	Left   []smbstore.Location `json:"left,omitempty"`
+	// Doing is the operation under way that leaves something if it is cut.
+	Doing string `json:"doing,omitempty"`
 	// Followed is the migration by whose word the VM lies at Location.
 	Followed string `json:"followed,omitempty"`
 	// Saved: the home has a state to continue the guest from.

@@ -195,8 +195,14 @@ func (r *run) seeMove(mv *move) {
 		r.settled = nil
 		r.mu.Unlock()
 	}
-	if err := r.v.remember(func(k *kept) { k.Moving = smbstore.Location{} }); err != nil {
-		r.v.a.log.Error("the host's state", "error", err)
+	undone := r.v.location().Equal(mv.job.Status().Source) && !errors.Is(err, migrate.ErrNotUndone)
+	if err == nil || undone {
+		if err := r.v.remember(func(k *kept) { k.Moving = smbstore.Location{} }); err != nil {
+			r.v.a.log.Error("the host's state", "error", err)
+		}
+	} else {
+		r.v.leaveMove()
+		r.v.a.wg.Go(r.v.finishMoves)
 	}
 	mv.mu.Lock()
 	mv.err = err
@@ -258,6 +264,15 @@ func (r *run) endMove() {
 	<-mv.over
 }
 
+func (m *move) isOver() bool {
+	select {
+	case <-m.over:
+		return true
+	default:
+		return false
+	}
+}
+
 func (m *move) tell() {
 	select {
 	case m.changed <- struct{}{}:
@@ -279,37 +294,4 @@ func (m *move) show() Migration {
 	default:
 	}
 	return s
-}
-
-// finishMove sees to what a migration left that was under way when the last agent
-// ended: it is undone, or its old home removed.
-func (v *vm) finishMove() {
-	v.mu.Lock()
-	to, at := v.kept.Moving, v.kept.Location
-	v.mu.Unlock()
-	if to == (smbstore.Location{}) {
-		return
-	}
-	ctx := v.a.ctx
-	o := migrate.Options{SourceOptions: v.a.homeOptions(), ToOptions: v.a.homeOptions(), Host: v.a.cfg.Name}
-	var err error
-	if at.Equal(to) {
-		var job *migrate.Job
-		if job, err = migrate.Resume(ctx, to, o); err == nil {
-			err = job.Wait(ctx)
-		}
-	} else {
-		err = migrate.Cancel(ctx, to, o)
-	}
-	if errors.Is(err, migrate.ErrNoJob) || errors.Is(err, smbstore.ErrNotHome) || errors.Is(err, smbstore.ErrNotExist) {
-		err = nil // it had not begun, or was done
-	}
-	if err != nil {
-		v.a.log.Error("what a migration left is to be seen to: `lunless migrate list` shows it", "vm", v.name(), "to", to, "error", err)
-		return
-	}
-	v.a.log.Info("a migration that its agent did not live to end is seen to", "vm", v.name(), "home", at)
-	if err := v.remember(func(k *kept) { k.Moving, k.Followed = smbstore.Location{}, "" }); err != nil {
-		v.a.log.Error("the host's state", "error", err)
-	}
 }

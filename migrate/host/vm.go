@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,6 +42,10 @@ type VM struct {
 	PID      int               `json:"pid,omitempty"`   // of its QEMU
 	Disks    []DiskStatus      `json:"disks,omitempty"`
 	Console  string            `json:"consoleLog,omitempty"` // file with all the guest wrote
+	// Unfinished says what was cut and is being seen to; Leftovers are files in the home
+	// that nothing needs and could not be removed.
+	Unfinished []string `json:"unfinished,omitempty"`
+	Leftovers  []string `json:"leftovers,omitempty"`
 }
 
 // DiskStatus is a disk in use.
@@ -66,6 +71,11 @@ type vm struct {
 	reason string
 	since  time.Time
 	run    *run // nil while it does not run, or nobody knows
+	// leftovers are in the home; finishing tells that somebody sees to kept.Left, with
+	// the last error of each.
+	leftovers []string
+	finishing bool
+	leftErr   map[string]string
 }
 
 func newVM(a *Agent, k *kept) *vm {
@@ -143,7 +153,7 @@ func (v *vm) describe() string {
 func (v *vm) show() VM {
 	v.mu.Lock()
 	s := VM{Name: v.kept.Name, ID: v.kept.ID, Location: v.kept.Location, Host: v.a.cfg.Name,
-		State: v.state, Reason: v.reason, Since: v.since}
+		State: v.state, Reason: v.reason, Since: v.since, Unfinished: v.unfinished(), Leftovers: slices.Clone(v.leftovers)}
 	r := v.run
 	if r != nil {
 		s.Epoch = v.kept.Epoch
@@ -162,6 +172,21 @@ func (v *vm) show() VM {
 			Waiting: st.InFlight, Oldest: st.Oldest, Longest: st.Longest})
 	}
 	return s
+}
+
+// unfinished says what is being seen to; the caller holds mu.
+func (v *vm) unfinished() (list []string) {
+	if v.kept.Doing != "" && v.state != Saving {
+		list = append(list, fmt.Sprintf("%s: cut short: what it left goes when the home can be opened", v.kept.Doing))
+	}
+	for _, to := range v.kept.Left {
+		s := fmt.Sprintf("a migration to %s: `lunless migrate show %s`", to, to)
+		if why := v.leftErr[to.String()]; why != "" {
+			s += ": " + why
+		}
+		list = append(list, s)
+	}
+	return list
 }
 
 // remember changes what is kept of the VM, on stable storage.
