@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"lunless/smbstore/block"
 )
 
 // Errors of locations and credentials.
@@ -37,7 +39,7 @@ var (
 	// ErrTooMany: a bounded operation met more entries than its bound.
 	ErrTooMany = errors.New("more entries than the operation's bound")
 	// ErrNoSpace: the file system behind the store is full.
-	ErrNoSpace = errors.New("no room on the file system")
+	ErrNoSpace = block.ErrNoSpace
 	// ErrUncertain: the connection died during an operation that must not be
 	// repeated, and what the server holds does not tell whether it was done.
 	ErrUncertain = errors.New("the connection was lost and the outcome is uncertain: look at the share before trying again")

@@ -23,6 +23,9 @@ var (
 	// ErrFailed: an earlier flush failed; nothing written since the last good one
 	// may be trusted, and the device stays failed until it is opened again.
 	ErrFailed = errors.New("device failed an earlier flush")
+	// ErrNoSpace: the file system below a File is full. What was refused may be
+	// written again when there is room.
+	ErrNoSpace = errors.New("no room on the file system")
 	// ErrNotSupported: a File lacks an optional ability (Puncher, Extenter…).
 	ErrNotSupported = errors.ErrUnsupported
 )
@@ -86,7 +89,8 @@ type Device interface {
 	// afterwards is zeroes or the old content, a sector at a time.
 	Trim(ctx context.Context, off, n int64) error
 	// Flush returns when every write that returned before Flush was called is on
-	// stable storage. After a failed Flush the device stays failed (ErrFailed).
+	// stable storage. After a failed Flush the device stays failed (ErrFailed), but for
+	// one that had no room for what it wrote (ErrNoSpace): that can be tried again.
 	Flush(ctx context.Context) error
 	// Extents calls visit with consecutive extents that cover [off, off+n)
 	// exactly; neighbours differ in state. An error from visit ends the walk and

@@ -39,7 +39,8 @@ type Disk struct {
 
 	flushMu sync.Mutex // held through a flush and a Relink
 	started atomic.Int64
-	ended   int64 // flushes done; under flushMu
+	ended   int64  // flushes done; under flushMu
+	stuck   *taken // changes there was no room for; under flushMu
 }
 
 func newDisk(im *image, o OpenOptions) *Disk {

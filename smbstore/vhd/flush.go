@@ -2,6 +2,7 @@ package vhd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -144,6 +145,9 @@ func (d *Disk) flushLocked() error {
 		return nil
 	}
 	if err := d.commit(); err != nil {
+		if errors.Is(err, block.ErrNoSpace) && d.stuck != nil {
+			return err
+		}
 		return d.fail(err)
 	}
 	d.ended = d.started.Load()
@@ -159,8 +163,19 @@ func (d *Disk) fail(err error) error {
 // commit makes data, new blocks and the footer behind them stable, then what
 // refers to them: sector bitmaps and table, in any order, since a new block whose
 // bitmap came too late tells what was there before.
+//
+// What there is no room for is stuck, and comes first the next time.
 func (d *Disk) commit() error {
-	t := d.take()
+	if t := d.stuck; t != nil {
+		d.stuck = nil
+		if err := d.bring(*t); err != nil {
+			return err
+		}
+	}
+	return d.bring(d.take())
+}
+
+func (d *Disk) bring(t taken) error {
 	dirty := len(t.bits)+len(t.table) > 0
 	if sabotaged("bitmap-early") {
 		if err := d.writeRuns(t.bits, "sector bitmap"); err != nil {
@@ -175,12 +190,17 @@ func (d *Disk) commit() error {
 	if !dirty {
 		return nil
 	}
+	var err error
 	if !sabotaged("bitmap-skipped") {
-		if err := d.writeRuns(t.bits, "sector bitmap"); err != nil {
-			return err
-		}
+		err = d.writeRuns(t.bits, "sector bitmap")
 	}
-	if err := d.writeRuns(t.table, "block allocation table"); err != nil {
+	if err == nil {
+		err = d.writeRuns(t.table, "block allocation table")
+	}
+	if err != nil {
+		if errors.Is(err, block.ErrNoSpace) {
+			d.stuck = &t
+		}
 		return err
 	}
 	if err := d.f.Sync(); err != nil {

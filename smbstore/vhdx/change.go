@@ -19,6 +19,9 @@ func (d *Disk) begin() error {
 		return block.ErrClosed
 	}
 	if err := d.hdr.update(func(h *header) { h.DataWriteGUID = d.nextIdentity() }); err != nil {
+		if again(err) {
+			return err
+		}
 		return d.fail(err)
 	}
 	d.begun.Store(true)
@@ -180,22 +183,59 @@ func (d *Disk) flush(ctx context.Context) error {
 func (d *Disk) flushLocked() error {
 	d.started.Add(1)
 	if err := d.commit(); err != nil {
+		// Who changes the layout relies on a change being there, or the disk failed.
+		if again(err) && len(d.busy) == 0 {
+			return err
+		}
 		return d.fail(err)
 	}
 	d.ended = d.started.Load()
 	return nil
 }
 
-// commit makes data stable, then the metadata that tells of it, in one log
-// sequence (MS-VHDX 2.3).
+// again tells whether what failed can be done once more: it had no room for what it
+// wrote. A failed flush is never repeated into silence.
+func again(err error) bool {
+	return errors.Is(err, block.ErrNoSpace) && !errors.Is(err, block.ErrFailed) && !errors.As(err, new(*syncError))
+}
+
+// syncError is a flush of the file that failed.
+type syncError struct {
+	what string
+	err  error
+}
+
+func (e *syncError) Error() string { return "flush " + e.what + ": " + e.err.Error() }
+func (e *syncError) Unwrap() error { return e.err }
+
+// commit brings all changes to stable storage: first those that there was no room
+// for the last time.
 func (d *Disk) commit() error {
+	if d.stuck != nil {
+		if err := d.bring(*d.stuck); err != nil {
+			return err
+		}
+		d.stuck = nil
+	}
 	t := d.meta.take()
+	err := d.bring(t)
+	if err != nil && again(err) {
+		d.stuck = &t
+	}
+	return err
+}
+
+// bring makes data stable, then the metadata that tells of it, in one log
+// sequence (MS-VHDX 2.3). If there is no room for all of it, it can be called again:
+// the log's last entry stays whole until the next one is, and that has all pages of
+// a batch that was written in part.
+func (d *Disk) bring(t metaBatch) error {
 	flushed, last := d.space.fileSize.Load(), d.space.used()
 	// Stable from here on: data and zeroes of the blocks t tells of, the file's
 	// size, and the pages that the last commit wrote in their places.
 	if !sabotaged("data-after-bat") || len(t.pages) == 0 {
 		if err := d.own.Sync(); err != nil {
-			return fmt.Errorf("flush data: %w", err)
+			return &syncError{"data", err}
 		}
 	}
 	if len(t.updates) > 0 {

@@ -49,9 +49,10 @@ type Disk struct {
 	watch     atomic.Pointer[watch] // what maintenance wants to know of changes
 	failed    atomic.Bool
 
-	flushMu sync.Mutex // held through a flush; guards log, inUse and mirror
+	flushMu sync.Mutex // held through a flush; guards log, inUse, stuck and mirror
 	log     logWriter
-	inUse   bool // the header has the log's GUID
+	inUse   bool       // the header has the log's GUID
+	stuck   *metaBatch // a commit there was no room for
 	mirror  *batMirror
 	started atomic.Int64
 	ended   int64 // flushes done; under flushMu

@@ -230,7 +230,7 @@ func (d *Disk) retireLog() error {
 		return nil
 	}
 	if err := d.own.Sync(); err != nil { // what the last entry tells of
-		return fmt.Errorf("flush metadata: %w", err)
+		return &syncError{"metadata", err}
 	}
 	if err := d.hdr.update(func(h *header) { h.LogGUID = GUID{} }); err != nil {
 		return err

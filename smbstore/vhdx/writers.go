@@ -36,7 +36,7 @@ func (w *headerWriter) update(change func(h *header)) error {
 			return fmt.Errorf("write header at %#x: %w", headerOffsets[slot], err)
 		}
 		if err := w.f.Sync(); err != nil {
-			return fmt.Errorf("flush header: %w", err)
+			return &syncError{"header", err}
 		}
 		w.cur, w.slot, w.written = h, slot, true
 	}
@@ -90,7 +90,7 @@ func (w *logWriter) write(updates []update, flushed, last int64) error {
 		return err
 	}
 	if err := w.f.Sync(); err != nil {
-		return fmt.Errorf("flush log: %w", err)
+		return &syncError{"log", err}
 	}
 	return nil
 }
