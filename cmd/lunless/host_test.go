@@ -32,6 +32,7 @@ func TestHostCommands(t *testing.T) {
 	startHost(t, data, storage)
 	must(t, "vm", "create", "web1", "--storage", storage, "--disk-size", "64M", "--disk-size", "32M", "--memory", "131064K", "--network", "user",
 		"--kernel", guest.Kernel, "--initrd", guest.Initrd, "--append", guest.Append())
+	setVM(t, data, storage)
 	if out, _, code := lunless(t, "vm", "start", "nobody", "--data", data); code != 1 {
 		t.Errorf("a VM that is not there: status %d, %s", code, out)
 	}
@@ -68,6 +69,24 @@ func TestHostCommands(t *testing.T) {
 	if _, errs, code := lunless(t, "vm", "console", "web1", "--data", data); code != 1 || !strings.Contains(errs, "cannot open the console of web1") {
 		t.Errorf("the console of a VM that is off: status %d, %s", code, errs)
 	}
+}
+
+// setVM changes a VM that is off.
+func setVM(t *testing.T, data, storage string) {
+	t.Helper()
+	must(t, "vm", "set", "web1", "--cpus", "2", "--memory", "131060K", "--storage-trouble", "report", "--storage-patience", "90s", "--data", data)
+	out := must(t, "vm", "show", filepath.Join(storage, "web1"))
+	for _, want := range []string{"cpus      2\n", "trouble   report after 1m30s without an answer\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("vm show says %q, which lacks %q", out, want)
+		}
+	}
+	for _, bad := range [][]string{{}, {"--cpus", "0"}, {"--memory", "1K"}, {"--storage-trouble", "panic"}, {"--storage-patience", "1500ms"}} {
+		if _, errs, code := lunless(t, append([]string{"vm", "set", "web1", "--data", data}, bad...)...); code != 2 {
+			t.Errorf("vm set %q: status %d, %s", bad, code, errs)
+		}
+	}
+	must(t, "vm", "set", "web1", "--cpus", "1", "--memory", "131064K", "--storage-trouble", "pause", "--storage-patience", "0s", "--data", data)
 }
 
 // startHost runs an agent until the test ends, with its guests.

@@ -20,7 +20,7 @@ owns it. Machines run on hosts: `+"`lunless host run`"+` makes this one a host.`
 		`  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms
   lunless vm list --storage smb://hv@fs1/vms
   lunless vm show smb://hv@fs1/vms/web1 --json`,
-		vmCreate(), vmImport(), vmList(), vmShow(), vmStart(), vmStop(), vmSave(), vmConsole(), vmClaim(), vmCheckpoint(), vmRestore(), vmRemove())
+		vmCreate(), vmImport(), vmSet(), vmList(), vmShow(), vmStart(), vmStop(), vmSave(), vmConsole(), vmClaim(), vmCheckpoint(), vmRestore(), vmRemove())
 }
 
 // withStorage opens a storage location and calls do with it.
@@ -48,8 +48,7 @@ func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
 	firmware := c.Flags().String("firmware", "uefi", "uefi or bios")
 	networks := c.Flags().StringArray("network", nil, "a network adapter: user (out through the host) or none; may be given more than once")
 	machine := c.Flags().String("machine", "", "the hypervisor's machine type (default its newest when the VM first runs)")
-	trouble := c.Flags().String("storage-trouble", "", "when the storage does not answer: pause the guest, or report the error to it (default pause)")
-	patience := c.Flags().Duration("storage-patience", 0, "after how long that is (default 1m0s)")
+	trouble, patience := troubleFlags(c)
 	notes := c.Flags().String("notes", "", "anything worth remembering")
 	return func() (smbstore.Config, error) {
 		switch {
@@ -68,13 +67,7 @@ func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
 			}
 			config.Networks = append(config.Networks, smbstore.Network{Name: fmt.Sprintf("net%d", i), Kind: n})
 		}
-		if t := *trouble; t != "" && t != smbstore.TroublePause && t != smbstore.TroubleReport {
-			return config, usageError{fmt.Errorf("--storage-trouble %q: there are %s and %s", t, smbstore.TroublePause, smbstore.TroubleReport)}
-		}
-		if *patience < 0 {
-			return config, usageError{fmt.Errorf("--storage-patience %v", *patience)}
-		}
-		return config, nil
+		return config, checkTrouble(*trouble, *patience)
 	}
 }
 
@@ -87,7 +80,7 @@ func vmCreate() *cobra.Command {
 	c := &cobra.Command{Use: "create NAME", Short: "Make a VM with empty disks", Args: takes(1),
 		Long: `Makes a VM's home with an empty dynamic VHDX, or several, and prints its location.
 A --kernel is copied into the home, with its --initrd: the VM boots it on whatever
-host it runs, without firmware.`,
+host it runs, without firmware.` + troubleText,
 		Example: `  lunless vm create web1 --storage smb://hv@fs1/vms --disk-size 64G --cpus 2 --memory 4G --network user
   lunless vm create test --storage ./vms --disk-size 1G --kernel vmlinuz --initrd initrd.img --append console=ttyS0`}
 	storage := c.Flags().String("storage", "", "location the home shall lie in (required)")
@@ -160,7 +153,7 @@ func vmImport() *cobra.Command {
 	c := &cobra.Command{Use: "import NAME", Short: "Make a VM from a disk image", Args: takes(1),
 		Long: `Makes a VM's home whose disk is a copy of an image (raw, VHD or VHDX, told by
 its content) as a dynamic VHDX, and prints the home's location. The image is
-not changed. The home appears whole or not at all.`,
+not changed. The home appears whole or not at all.` + troubleText,
 		Example: "  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms"}
 	storage := c.Flags().String("storage", "", "location the home shall lie in (required)")
 	image := c.Flags().String("disk", "", "location of the image (required)")
@@ -280,6 +273,9 @@ func vmShow() *cobra.Command {
 		return show(c, v, func(w io.Writer) {
 			fmt.Fprintf(w, "name      %s\nid        %s\nlocation  %s\nowner     %s\ncpus      %d\nmemory    %s\nfirmware  %s\n",
 				config.Name, config.ID, h.Location(), record, config.CPUs, size(config.Memory), config.Firmware)
+			if config.StorageTrouble != "" || config.StoragePatience != 0 {
+				fmt.Fprintf(w, "trouble   %s\n", troublePolicy(&config))
+			}
 			for _, d := range config.Disks {
 				fmt.Fprintf(w, "disk      %s (%s, %s %d)\n", d.Path, d.Format, d.Controller, d.Slot)
 			}

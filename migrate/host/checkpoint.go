@@ -262,7 +262,7 @@ func (r *run) branch(ctx context.Context, k *smbstore.Checkpoint) (made bool, er
 	for _, d := range r.disks {
 		_, chain := d.now()
 		if err := chain.Close(); err != nil {
-			r.end(ending{Crashed, "its disks failed when they were closed for a checkpoint: " + err.Error()})
+			r.end(ending{state: Crashed, reason: "its disks failed when they were closed for a checkpoint: " + err.Error()})
 			return false, err
 		}
 	}
@@ -291,7 +291,7 @@ func (r *run) releaseAll(ctx context.Context, disks []smbstore.Disk) error {
 		if disks != nil {
 			chain, err := r.openChain(ctx, disks[i])
 			if err != nil {
-				r.end(ending{Crashed, "its disks could not be opened again after a checkpoint: " + err.Error()})
+				r.end(ending{state: Crashed, reason: "its disks could not be opened again after a checkpoint: " + err.Error()})
 				return err
 			}
 			d.become(disks[i], chain)
@@ -300,7 +300,7 @@ func (r *run) releaseAll(ctx context.Context, disks []smbstore.Disk) error {
 			continue
 		}
 		_, chain := d.now()
-		if err := d.export.Release(durable{chain.Disk()}); err != nil {
+		if err := d.export.Release(r.device(d, chain.Disk())); err != nil {
 			return err
 		}
 	}

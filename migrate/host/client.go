@@ -56,6 +56,11 @@ func (c Client) Stop(ctx context.Context, vm string, q StopRequest) (v VM, err e
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/stop"), q, &v)
 }
 
+// Set changes a VM that is off.
+func (c Client) Set(ctx context.Context, vm string, q SetRequest) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/set"), q, &v)
+}
+
 // Save writes a guest's state into its home and ends it.
 func (c Client) Save(ctx context.Context, vm string) (v VM, err error) {
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/save"), nil, &v)
@@ -108,7 +113,7 @@ func (c Client) Migrate(ctx context.Context, vm string, q MigrateRequest, progre
 		}
 	}
 	if m.Error != "" {
-		return m, &agentError{m.Error, nil}
+		return m, &agentError{m.Error, named(m.Kind)}
 	}
 	return m, nil
 }
@@ -253,12 +258,7 @@ func refusalOf(resp *http.Response) error {
 	if err != nil || json.Unmarshal(b, &f) != nil || f.Error == "" {
 		return fmt.Errorf("the host agent says %s: %.200s", resp.Status, b)
 	}
-	for _, k := range kinds {
-		if k.name == f.Kind {
-			return &agentError{f.Error, k.err}
-		}
-	}
-	return errors.New(f.Error)
+	return &agentError{f.Error, named(f.Kind)}
 }
 
 // agentError is an agent's error, with what it can be told by.

@@ -43,17 +43,21 @@ type failure struct {
 	Kind  string `json:"kind,omitempty"`
 }
 
-// kinds are the errors that a client can tell.
-var kinds = []struct {
+// kind is an error that a client can tell.
+type kind struct {
 	name   string
 	err    error
 	status int
-}{
+}
+
+var kinds = []kind{
 	{"no-vm", ErrNoVM, http.StatusNotFound},
 	{"not-home", smbstore.ErrNotHome, http.StatusNotFound},
 	{"ambiguous", ErrAmbiguous, http.StatusConflict},
 	{"running", ErrRunning, http.StatusConflict},
 	{"not-running", ErrNotRunning, http.StatusConflict},
+	{"saved", ErrSaved, http.StatusConflict},
+	{"bad-config", smbstore.ErrBadConfig, http.StatusBadRequest},
 	{"busy", ErrBusy, http.StatusConflict},
 	{"foreign", ErrForeign, http.StatusConflict},
 	{"taken", smbstore.ErrTaken, http.StatusConflict},
@@ -99,6 +103,7 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("GET /vms/{vm}", c.show)
 	mux.HandleFunc("POST /vms/{vm}/start", command(c, (*vm).start))
 	mux.HandleFunc("POST /vms/{vm}/stop", command(c, (*vm).stop))
+	mux.HandleFunc("POST /vms/{vm}/set", command(c, (*vm).setProperties))
 	mux.HandleFunc("POST /vms/{vm}/save", command(c, (*vm).save))
 	mux.HandleFunc("GET /vms/{vm}/checkpoints", c.checkpoints)
 	mux.HandleFunc("POST /vms/{vm}/checkpoints", command(c, (*vm).checkpoint))
@@ -197,17 +202,31 @@ func answer(w http.ResponseWriter, v any) {
 	json.NewEncoder(w).Encode(v) //nolint:errcheck // the client sees that it is cut short
 }
 
-func refuse(w http.ResponseWriter, err error) {
-	f, status := failure{Error: err.Error()}, http.StatusInternalServerError
+// kindOf is what an error can be told by; without a name, if by nothing.
+func kindOf(err error) kind {
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
-			f.Kind, status = k.name, k.status
-			break
+			return k
 		}
 	}
+	return kind{status: http.StatusInternalServerError}
+}
+
+// named is the error of a kind, nil if there is none.
+func named(name string) error {
+	for _, k := range kinds {
+		if k.name == name {
+			return k.err
+		}
+	}
+	return nil
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	k := kindOf(err)
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(f) //nolint:errcheck // as above
+	w.WriteHeader(k.status)
+	json.NewEncoder(w).Encode(failure{err.Error(), k.name}) //nolint:errcheck // as above
 }
 
 // console connects the client with the guest's serial console, until either hangs up.

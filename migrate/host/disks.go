@@ -23,6 +23,7 @@ type disk struct {
 	mu    sync.Mutex // guards what follows, which checkpoints exchange
 	conf  smbstore.Disk
 	chain *smbstore.Chain // nil when it could not be opened again
+	late  *overdue        // what the guest sees, where it is to be told of trouble; else nil
 }
 
 // now is the disk's place in the configuration and its chain.
@@ -60,20 +61,39 @@ func (d durable) WriteZeroes(ctx context.Context, off, n int64, flags block.Writ
 	return d.commit(ctx, d.Slot.WriteZeroes(ctx, off, n, flags))
 }
 
-// forever is how long a disk's files wait for their server where the guest is
-// paused meanwhile instead of being told of an error.
+// device is what the guest sees of a disk that lies on a slot.
+func (r *run) device(d *disk, on *block.Slot) block.Device {
+	var dev block.Device = durable{on}
+	r.v.mu.Lock()
+	limit, report := patience(&r.v.kept), r.v.kept.Report
+	r.v.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.late = nil; report {
+		d.late = newOverdue(dev, limit)
+		dev = d.late
+	}
+	return dev
+}
+
+// isLate tells whether the guest is told of errors because the disk does not answer.
+func (d *disk) isLate() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.late != nil && d.late.late()
+}
+
+// forever is how long a disk's files wait for their server, whatever the guest is
+// told meanwhile: what they were given is not lost by an outage.
 const forever = 10 * 365 * 24 * time.Hour
 
 // maxReconnect is how long QEMU's requests wait for the agent at most.
 const maxReconnect = 7 * 24 * time.Hour
 
 // diskOptions open the store that a VM's disks lie on.
-func (a *Agent) diskOptions(k *kept) smbstore.Options {
+func (a *Agent) diskOptions() smbstore.Options {
 	o := a.cfg.Options
 	o.ReconnectTimeout = forever
-	if k.Report {
-		o.ReconnectTimeout = patience(k)
-	}
 	return o
 }
 
@@ -132,7 +152,7 @@ func (r *run) serve() error {
 	r.nbd = nbd.NewServer(nbd.Options{Log: r.v.a.log})
 	for i, d := range r.disks {
 		var err error
-		d.export, err = r.nbd.Add(nbd.ExportOptions{Name: exportName(i), Description: d.conf.Path, Device: durable{d.chain.Disk()},
+		d.export, err = r.nbd.Add(nbd.ExportOptions{Name: exportName(i), Description: d.conf.Path, Device: r.device(d, d.chain.Disk()),
 			Errno: errnoOf, OnFailure: r.requestFailed})
 		if err != nil {
 			return err

@@ -16,6 +16,8 @@ var (
 	ErrRunning = errors.New("the VM is running")
 	// ErrNotRunning: the VM does not run, and what was asked needs it to.
 	ErrNotRunning = errors.New("the VM is not running")
+	// ErrSaved: the guest is saved, and what was asked would make its state useless.
+	ErrSaved = errors.New("the VM has a saved state")
 	// ErrBusy: another operation on the VM is under way.
 	ErrBusy = errors.New("another operation on the VM is under way")
 	// ErrForeign: another host owns the VM.

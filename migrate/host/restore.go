@@ -35,7 +35,7 @@ func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
 			return v.fail("restore", err)
 		}
 		again = true
-		r.end(ending{Stopped, "it is put back to a checkpoint"})
+		r.end(ending{state: Stopped, reason: "it is put back to a checkpoint"})
 		// From here on it is done whoever asked for it.
 		var cancel context.CancelFunc
 		ctx, cancel = v.a.goingOn(ctx)

@@ -68,12 +68,9 @@ func (a *Agent) openPlace(ctx context.Context, at smbstore.Location) (*place, er
 	return &place{home: h}, nil
 }
 
-// openStore opens what the VM's disks lie on, as patient as the VM's policy is.
+// openStore opens what the VM's disks lie on.
 func (p *place) openStore(ctx context.Context, v *vm) (err error) {
-	v.mu.Lock()
-	o := v.a.diskOptions(&v.kept)
-	v.mu.Unlock()
-	p.store, err = smbstore.Open(ctx, p.home.Location(), o)
+	p.store, err = smbstore.Open(ctx, p.home.Location(), v.a.diskOptions())
 	return err
 }
 
@@ -81,11 +78,15 @@ func (p *place) openStore(ctx context.Context, v *vm) (err error) {
 type ending struct {
 	state  State
 	reason string
+	forced bool // by an administrator, who does not wait for the storage
 }
 
 // closeWait is how long disks are waited for whose server does not answer, when
-// QEMU has ended already.
-const closeWait = 10 * time.Second
+// QEMU has ended already; forceWait is the same of a guest ended by force.
+const (
+	closeWait = 10 * time.Second
+	forceWait = 2 * time.Second
+)
 
 // prepare opens the home, makes this host its owner and opens the disks. On an
 // error nothing stays open.
@@ -177,20 +178,24 @@ func (a *Agent) homeOptions() smbstore.Options {
 
 // close closes the disks and their stores. What a server keeps waiting for is
 // given up after closeWait.
-func (r *run) close() error {
+func (r *run) close() error { return r.closeWithin(closeWait) }
+
+// closeWithin is close with another patience.
+func (r *run) closeWithin(wait time.Duration) error {
 	r.endMove()
 	r.release()
 	var errs []error
-	if r.nbd != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
-		errs = append(errs, r.nbd.Shutdown(ctx))
-		cancel()
-	}
-	giveUp := time.AfterFunc(closeWait, func() {
+	// What the guest had asked for may wait for a silent server until then.
+	giveUp := time.AfterFunc(wait, func() {
 		if s := r.at().store; s != nil {
 			s.Close() //nolint:errcheck // said by closeDisks
 		}
 	})
+	if r.nbd != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
+		errs = append(errs, r.nbd.Shutdown(ctx))
+		cancel()
+	}
 	errs = append(errs, r.closeDisks())
 	giveUp.Stop()
 	r.mu.Lock()
@@ -209,7 +214,7 @@ func (r *run) requestFailed(f nbd.Failure) {
 		return
 	}
 	if errors.Is(err, smbstore.ErrTaken) {
-		r.end(ending{Lost, err.Error()})
+		r.end(ending{state: Lost, reason: err.Error()})
 		return
 	}
 	select {

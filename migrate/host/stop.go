@@ -35,7 +35,7 @@ func (v *vm) stop(ctx context.Context, q StopRequest) error {
 		return v.fail("stop", err)
 	}
 	if q.Force {
-		r.end(ending{state: Stopped, reason: "forced"})
+		r.end(ending{state: Stopped, forced: true, reason: "ended by force: what the guest had not flushed is lost, as by a loss of power"})
 	} else if err := r.machine.Load().Powerdown(ctx); err != nil {
 		return v.fail("stop", err)
 	}

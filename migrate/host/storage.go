@@ -30,8 +30,10 @@ type MigrateRequest struct {
 type Migration struct {
 	VM string `json:"vm"`
 	migrate.Status
-	// Ended: it is over, and Error says why if not as asked for.
-	Ended bool `json:"ended"`
+	// Ended: it is over, and Error says why if not as asked for; Kind is what the
+	// error can be told by, "" for most.
+	Ended bool   `json:"ended"`
+	Kind  string `json:"kind,omitempty"`
 }
 
 // move is a migration of one of the agent's VMs.
@@ -100,7 +102,7 @@ func (r *run) startMove(q MigrateRequest) (*move, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.ctx))
 	mv := &move{v: v, stop: cancel, over: make(chan struct{}), changed: make(chan struct{}, 1)}
 	o := migrate.LiveOptions{
-		Options: migrate.Options{Source: from, To: q.To, SourceOptions: v.a.homeOptions(), ToOptions: v.a.diskOptions(&v.kept), Parallel: q.Parallel,
+		Options: migrate.Options{Source: from, To: q.To, SourceOptions: v.a.homeOptions(), ToOptions: v.a.diskOptions(), Parallel: q.Parallel,
 			RateLimit: q.RateLimit, KeepSource: q.KeepSource, Host: v.a.cfg.Name, Progress: func(migrate.Status) { mv.tell() }},
 		Disks: slots, Format: q.Format, Type: q.Type, Flatten: q.Flatten, Verify: q.Verify, Grace: q.Grace, Fence: fence, Patience: destinationPatience,
 		CloseSource: func(path string) error { return chains[path].Close() },
@@ -288,7 +290,7 @@ func (m *move) show() Migration {
 		s.Ended = true
 		m.mu.Lock()
 		if m.err != nil {
-			s.Error = m.err.Error()
+			s.Error, s.Kind = m.err.Error(), kindOf(m.err).name
 		}
 		m.mu.Unlock()
 	default:

@@ -91,6 +91,50 @@ func newVM(a *Agent, k *kept) *vm {
 	return v
 }
 
+// SetRequest says what of a VM shall change; nil leaves a property as it is.
+type SetRequest struct {
+	CPUs            *int    `json:"cpus,omitempty"`
+	Memory          *int64  `json:"memory,omitempty"` // bytes
+	StorageTrouble  *string `json:"storageTrouble,omitempty"`
+	StoragePatience *int    `json:"storagePatience,omitempty"` // seconds
+	Notes           *string `json:"notes,omitempty"`
+}
+
+// setProperties changes a VM that is off.
+func (v *vm) setProperties(ctx context.Context, q SetRequest) error {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return v.fail("change", err)
+	}
+	defer done()
+	if _, err := v.running(); err == nil {
+		return v.fail("change", fmt.Errorf("%w: `lunless vm stop %s` first", ErrRunning, v.name()))
+	}
+	return v.fail("change", v.atHome(ctx, func(p *place) error { return p.home.UpdateConfig(q.apply) }))
+}
+
+// apply changes a configuration, if what comes of it is one.
+func (q SetRequest) apply(c *smbstore.Config) error {
+	if c.Saved != nil && (q.CPUs != nil || q.Memory != nil) {
+		return fmt.Errorf("%w: the guest is saved, and goes on with the processors and the memory it had: start it and shut it down first", ErrSaved)
+	}
+	if q.CPUs != nil && *q.CPUs < 1 || q.Memory != nil && *q.Memory < 1<<20 {
+		return fmt.Errorf("%w: a VM has at least one processor and 1 MiB of memory", smbstore.ErrBadConfig)
+	}
+	assign(&c.CPUs, q.CPUs)
+	assign(&c.Memory, q.Memory)
+	assign(&c.StorageTrouble, q.StorageTrouble)
+	assign(&c.StoragePatience, q.StoragePatience)
+	assign(&c.Notes, q.Notes)
+	return c.Check()
+}
+
+func assign[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
 func (v *vm) name() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()

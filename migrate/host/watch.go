@@ -15,16 +15,19 @@ const (
 	askEvery  = 5 * time.Second        // whose the VM is, of which a guest without I/O hears nothing
 	retryMin  = time.Second            // until a guest that its disk stopped is continued
 	retryMax  = 15 * time.Second
+	fullMax   = time.Second      // likewise, where there was no room: it is known to go on when there is
 	calm      = 30 * time.Second // without trouble, after which retries begin anew
 )
 
 // trouble is what watch knows of a guest whose storage does not do as it should.
 type trouble struct {
 	stalled bool          // paused by us: a request has waited for longer than the VM's patience
+	told    bool          // running, and told of errors: the same where that is the VM's policy
 	failed  bool          // paused by QEMU: a request failed
 	wait    time.Duration // until the next retry
 	since   time.Time     // of the last failure
 	retry   <-chan time.Time
+	resumed time.Time // when it was continued after a failure; zero once that is known to have worked
 }
 
 // watch follows the guest until QEMU has ended, or the agent lets go of it.
@@ -108,14 +111,20 @@ func (r *run) event(t *trouble, e qemu.Event, last error) {
 		if time.Since(t.since) > calm {
 			t.wait = 0
 		}
-		t.failed, t.since, t.wait = true, time.Now(), min(max(2*t.wait, retryMin), retryMax)
+		most := retryMax
+		if full(e, last) {
+			most = fullMax
+		}
+		t.failed, t.since, t.resumed, t.wait = true, time.Now(), time.Time{}, min(max(2*t.wait, retryMin), most)
 		if t.retry == nil {
 			t.retry = time.After(t.wait)
 		}
 		v.set(Paused, r.explain(e, last))
 	case qemu.EventResume:
-		t.failed = false
-		if !t.stalled {
+		switch {
+		case t.failed: // it runs as soon as what failed has not failed again
+			t.failed, t.resumed = false, time.Now()
+		case !t.stalled:
 			v.set(Running, "")
 		}
 	case qemu.EventShutdown:
@@ -137,17 +146,20 @@ func (r *run) event(t *trouble, e qemu.Event, last error) {
 // explain says why a disk's request failed, and what happens next.
 func (r *run) explain(e qemu.Event, last error) string {
 	switch {
-	case errors.Is(last, smbstore.ErrNoSpace) || e.NoSpace:
+	case full(e, last):
 		s := "no room for what the guest writes"
 		if last != nil {
 			s = smbstore.LeadFull(last).Error()
 		}
-		return s + ": it goes on when there is"
+		return s + ": make room there, and the guest goes on by itself; nothing it wrote is lost"
 	case last != nil:
 		return fmt.Sprintf("a %s of %s failed: %v: it is tried again", e.Operation, e.Node, last)
 	}
 	return fmt.Sprintf("a %s of %s failed: %s: it is tried again", e.Operation, e.Node, e.Reason)
 }
+
+// full tells that a request failed for want of room.
+func full(e qemu.Event, last error) bool { return e.NoSpace || errors.Is(last, smbstore.ErrNoSpace) }
 
 // again continues a guest that a failed request has stopped: QEMU repeats that.
 func (r *run) again(m *qemu.Machine) {
@@ -165,24 +177,42 @@ func (r *run) look(m *qemu.Machine, t *trouble) {
 	limit, report := patience(&r.v.kept), r.v.kept.Report
 	r.v.mu.Unlock()
 	var oldest time.Duration
-	var at *disk
+	var at, late *disk
 	for _, d := range r.disks {
+		if d.isLate() {
+			late = d
+		}
 		if age := d.export.Stats().Oldest; age > oldest {
 			oldest, at = age, d
 		}
 	}
+	if !t.resumed.IsZero() && !t.failed && !t.stalled && time.Since(t.resumed) > lookEvery {
+		t.resumed = time.Time{}
+		r.v.set(Running, "")
+	}
 	switch {
+	case late != nil && !t.told && !t.failed:
+		t.told = true
+		r.v.set(Running, fmt.Sprintf("%s has not answered for %s: the guest is told of errors until it does", r.v.whereIs(late), limit))
+	case late == nil && t.told:
+		if t.told = false; !t.failed {
+			r.v.set(Running, "")
+		}
 	case !t.stalled && !report && oldest > limit:
 		t.stalled = true
-		conf, _ := at.now()
-		r.v.set(Paused, fmt.Sprintf("%s has not answered for %s: the guest goes on when it does",
-			r.v.location().Join(conf.Path), limit.Round(time.Second)))
+		r.v.set(Paused, fmt.Sprintf("%s has not answered for %s: the guest goes on by itself when it does", r.v.whereIs(at), limit))
 		// QEMU stops the guest at once, and answers when its disks have.
 		go m.Stop(r.ctx) //nolint:errcheck // it is continued whatever came of it
 	case t.stalled && oldest < limit/2:
 		t.stalled = false
 		r.again(m)
 	}
+}
+
+// whereIs is a disk's location.
+func (v *vm) whereIs(d *disk) smbstore.Location {
+	conf, _ := d.now()
+	return v.location().Join(conf.Path)
 }
 
 // stillOurs ends the guest if the record says that another host has the VM. A
@@ -193,7 +223,7 @@ func (r *run) stillOurs() {
 	}
 	defer r.asking.Store(false)
 	if err := r.holds(); errors.Is(err, smbstore.ErrNotOwner) {
-		r.end(ending{Lost, err.Error()})
+		r.end(ending{state: Lost, reason: err.Error()})
 	}
 }
 
@@ -214,7 +244,11 @@ func (r *run) over(m *qemu.Machine, why *ending) {
 			v.a.log.Error("the guest's UEFI variables stay on this host", "vm", v.name(), "error", err)
 		}
 	}
-	if err := r.close(); err != nil && state != Lost {
+	wait := closeWait
+	if why != nil && why.forced {
+		wait = forceWait
+	}
+	if err := r.closeWithin(wait); err != nil && state != Lost {
 		v.a.log.Error("closing the disks of a guest that has ended", "vm", v.name(), "error", err)
 		if !r.v.kept.Report && state == Stopped && reason == "" {
 			reason = "its disks did not close well: " + err.Error()
