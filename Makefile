@@ -75,10 +75,10 @@ soak-load:
 soak-state:
 	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state ./shares
 
-# The test guest on disks on shares, ours and Samba's.
+# The test guest on disks on shares, ours and Samba's, by itself and through the host agent.
 VM_SECONDS ?= 300
 soak-vm: tools
-	VM_SECONDS=$(VM_SECONDS) $(GO) test -count 1 -timeout 0 -v -run TestGuestBootsFromShare ./testdata/guest/vm
+	VM_SECONDS=$(VM_SECONDS) $(GO) test -count 1 -timeout 0 -v -run TestGuestBootsFromShare ./testdata/guest/vm ./migrate/host
 
 # Linux's own SMB client, in a guest: random operations, and a server that is killed.
 GUEST_SECONDS ?= 600

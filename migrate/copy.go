@@ -181,7 +181,7 @@ func (c *copier) unit(p *pair) int64 {
 	if !p.serverCopies.Load() {
 		return copyChunk
 	}
-	if rate := c.pace.own.Rate(); rate > 0 {
+	if rate := c.pace.rate(); rate > 0 {
 		return min(serverChunk, max(rate/4-rate/4%copyChunk, copyChunk))
 	}
 	return serverChunk

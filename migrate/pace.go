@@ -142,6 +142,16 @@ func (p *pacer) setAllowed(n int) {
 	p.admit()
 }
 
+// rate is the lowest that holds for the job's requests, 0 for none: what all jobs
+// share counts whole.
+func (p *pacer) rate() int64 {
+	rate := p.own.Rate()
+	if p.common != nil {
+		rate = lowest(rate, p.common.Rate())
+	}
+	return rate
+}
+
 // lowest of two rates, of which 0 is none.
 func lowest(a, b int64) int64 {
 	if a == 0 || b == 0 {

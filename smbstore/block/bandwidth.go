@@ -65,6 +65,9 @@ type bandwidthWait struct {
 // Share returns a new part.
 func (b *Bandwidth) Share() *Share { return &Share{b: b} }
 
+// Rate is the whole Bandwidth's.
+func (s *Share) Rate() int64 { return s.b.Rate() }
+
 // Wait waits for leave to move n bytes, or until ctx ends.
 func (s *Share) Wait(ctx context.Context, n int64) error {
 	if err := ctx.Err(); err != nil || n <= 0 {
