@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-moves soak-pdus soak-load soak-state soak-guest soak-vm
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-moves soak-pdus soak-load soak-state soak-guest soak-vm soak-fight
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -74,6 +74,11 @@ soak-load:
 	CONNS=$(CONNS) OPENS=$(OPENS) BUSY=$(BUSY) LOAD_SECONDS=$(LOAD_SECONDS) testdata/soak.sh TestLoad ./shares
 soak-state:
 	STEPS=$(STEPS) testdata/soak.sh TestModel ./shares/state ./shares
+
+# Two hosts that fight for one VM, on our server and on Samba.
+ROUNDS ?= 20
+soak-fight: tools
+	ROUNDS=$(ROUNDS) testdata/soak.sh 'TestFight(Samba)?' ./migrate/host
 
 # The test guest on disks on shares, ours and Samba's, by itself and through the host agent.
 VM_SECONDS ?= 300

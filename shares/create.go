@@ -72,6 +72,9 @@ func (c *creation) attempt(ctx context.Context, off bool) error {
 		}
 		return errors.Join(err, c.giveBack(ctx, o, err))
 	}
+	if c.ctxs.app != nil && !c.attached {
+		c.logInstance(o)
+	}
 	r.open = o
 	return r.respond(m)
 }

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"lunless/shares/fs"
 	"lunless/shares/state"
@@ -23,6 +24,14 @@ func (x *durableContexts) instance() (a state.AppInstance) {
 		a.HasVersion, a.High, a.Low = true, v.High, v.Low
 	}
 	return a
+}
+
+// logInstance logs for which instance of an application a file was opened: of those
+// of one application the last has it, and older ones cannot write any more.
+func (c *creation) logInstance(o *open) {
+	i := c.ctxs.instance()
+	c.r.conn.log.Info("opened for an application instance", "user", c.r.session.user, "share", c.r.tree.share.Name, "file", c.path,
+		"instance", fmt.Sprintf("%x", i.ID), "high", i.High, "version", i.Low, "access", uint32(o.access))
 }
 
 // takeOverGoing closes older instances' opens of a file that is to be deleted, which

@@ -68,6 +68,7 @@ func (s *smbShare) connect(ctx context.Context) (err error) {
 		Credentials:    client.Credentials{User: s.cred.User, Domain: s.cred.Domain, Password: s.cred.Password},
 		RequireSigning: s.opts.RequireSigning, Channels: s.opts.Connections, Depth: s.opts.Parallel,
 		RequestTimeout: s.opts.RequestTimeout, ReconnectTimeout: s.opts.ReconnectTimeout, Logger: s.opts.Logger,
+		DialFunc: s.opts.Dial,
 	})
 	if err != nil {
 		return mapSMB(err)

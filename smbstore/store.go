@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"lunless/smbstore/block"
@@ -109,6 +110,8 @@ type Options struct {
 	// again after a reconnect, in bytes (default 64 MiB). At the bound the file
 	// is synced.
 	ReplayBuffer int64
+	// Dial makes the connections to servers; net.Dialer's if nil.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// RequireSigning refuses servers that do not sign.
 	RequireSigning bool
 	// OtherServers lets the parents of differencing disks be looked for on servers

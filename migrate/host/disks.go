@@ -104,11 +104,36 @@ func patience(k *kept) time.Duration {
 	return time.Duration(k.Patience) * time.Second
 }
 
+// letGoWait is how long a take-over waits where the server does not close the last
+// owner's disks for the next one: that owner's agent asks every askEvery whose the
+// VM is, and closes them itself. Tests change it.
+var letGoWait = 2 * askEvery
+
+// openTaken is openDisks for a start. After a take-over it waits for the last owner.
+func (r *run) openTaken(ctx context.Context, disks []smbstore.Disk, takeOver bool) error {
+	for until := time.Now().Add(letGoWait); ; {
+		err := r.openDisks(ctx, disks)
+		switch {
+		case !errors.Is(err, smbstore.ErrSharing):
+			return err
+		case !takeOver || time.Now().After(until):
+			return fmt.Errorf("%w: this server keeps the last owner's disks open until that lets go of them: "+
+				"the VM can be started when its agent there has noticed or ended, or when the server has been made to end its connection", err)
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // openDisks opens the VM's disks under the fence. On an error none stays open.
 func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.closeDisks())
+			r.disks = nil
 		}
 	}()
 	for _, d := range disks {
@@ -129,7 +154,7 @@ func (r *run) openChain(ctx context.Context, d smbstore.Disk) (*smbstore.Chain, 
 	r.mu.Lock()
 	fence := r.fence
 	r.mu.Unlock()
-	return smbstore.OpenChain(ctx, r.at().store, d.Path, smbstore.DiskOptions{DenyWrite: true, Format: d.Format, Fence: fence})
+	return smbstore.OpenChain(ctx, r.at().store, d.Path, smbstore.DiskOptions{DenyWrite: !sabotage(sabotageShare), Format: d.Format, Fence: fence})
 }
 
 // closeDisks flushes and closes the disks.

@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 	if b := os.Getenv(agentVariable); b != "" {
 		os.Exit(childAgent([]byte(b)))
 	}
+	if dir := os.Getenv(writtenDownVariable); dir != "" {
+		fmt.Println(serveWrittenDown(dir, os.Getenv(writtenDownAddr)))
+		os.Exit(1) // it is killed, never done
+	}
 	os.Exit(m.Run())
 }
 
@@ -40,6 +44,9 @@ type childConfig struct {
 	User     string
 	Sabotage string
 	Staged   bool // does what a stage is told on its standard input
+	Braked   bool // has a brake, which is told when on its standard input
+	// LetGoWait is the variable of that name, if not 0.
+	LetGoWait time.Duration
 }
 
 func childAgent(b []byte) int {
@@ -53,12 +60,20 @@ func childAgent(b []byte) int {
 	if c.Staged {
 		go newStage().listen(os.Stdin)
 	}
+	if c.LetGoWait > 0 {
+		letGoWait = c.LetGoWait
+	}
+	if c.Braked {
+		b := &brake{}
+		go b.listen(os.Stdin)
+		c.Config.Options.Dial = b.dial
+	}
 	c.Config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if c.User != "" {
 		c.Config.Options.Credentials = &smbstore.Credentials{User: c.User, Password: storetest.Password}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
+	ctx, end := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer end()
 	err := Run(ctx, c.Config, func(string) { fmt.Println("ready") })
 	if err != nil {
 		fmt.Println(err)
@@ -73,8 +88,10 @@ type rig struct {
 	ctx context.Context
 	cfg childConfig
 	cmd *exec.Cmd
-	in  io.WriteCloser // of a staged agent
+	in  io.WriteCloser // of a staged or braked agent
 	out *bufio.Reader
+	// said is what a braked agent has said.
+	said *said
 	Client
 }
 
@@ -132,6 +149,10 @@ func (h *rig) startAgent() {
 	line, err := h.out.ReadString('\n')
 	if strings.TrimSpace(line) != "ready" {
 		h.t.Fatalf("the agent says %q, %v", line, err)
+	}
+	if h.cfg.Braked {
+		h.said = newSaid()
+		go h.said.read(h.out)
 	}
 }
 

@@ -155,7 +155,7 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 	if err := p.openStore(ctx, v); err != nil {
 		return nil, c, err
 	}
-	if err := r.openDisks(ctx, c.Disks); err != nil {
+	if err := r.openTaken(ctx, c.Disks, takeOver); err != nil {
 		return nil, c, err
 	}
 	return r, c, nil

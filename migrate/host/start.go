@@ -225,54 +225,6 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// takeOver gets back the guest that an earlier agent left running. Until it is
-// known whose the VM is the guest is paused and in doubt.
-func (v *vm) takeOver() {
-	v.op <- struct{}{}
-	defer func() { <-v.op }()
-	ctx := v.a.ctx
-	m, err := v.attach(ctx)
-	if err != nil || m == nil {
-		return
-	}
-	pausing := false
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		r, c, err := v.prepare(ctx, false)
-		if err == nil {
-			r.machine.Store(m)
-			if err = r.serve(); err == nil {
-				v.a.log.Info("the guest goes on", "vm", v.name(), "process", m.PID(), "epoch", v.kept.Epoch)
-				v.followAgain(r, &c, pausing)
-				return
-			}
-			err = errors.Join(err, r.close())
-		}
-		switch {
-		case ctx.Err() != nil:
-			m.Close()
-			return
-		case foreign(err):
-			v.lose(m, err)
-			return
-		}
-		v.set(InDoubt, err.Error())
-		if !pausing {
-			pausing = true
-			// QEMU stops the guest at once, and answers when its disks have.
-			v.a.wg.Go(func() { m.Stop(ctx) }) //nolint:errcheck // it is tried to continue it whatever came of it
-		}
-		select {
-		case <-time.After(wait):
-		case <-m.Ended():
-			v.ended(m, nil)
-			return
-		case <-ctx.Done():
-			m.Close()
-			return
-		}
-	}
-}
-
 // followAgain is follow for a guest that was there before.
 func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 	if paused {
@@ -305,38 +257,6 @@ func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 			v.a.log.Error("the host's state", "error", err)
 		}
 	}
-}
-
-// attach finds the VM's QEMU. Without one the VM is off, and nil is returned.
-func (v *vm) attach(ctx context.Context) (*qemu.Machine, error) {
-	dir := v.a.runtimeDir(v.kept.ID)
-	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
-		m, err := qemu.Attach(ctx, dir)
-		switch {
-		case err == nil:
-			return m, nil
-		case gone(err):
-			v.off(Crashed, fmt.Sprintf("its QEMU ended while no agent ran: %v", err))
-			return nil, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		}
-		v.set(InDoubt, fmt.Sprintf("its QEMU is there and does not answer: %v; `lunless vm stop --force` ends it", err))
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// lose ends a guest that is another host's by now.
-func (v *vm) lose(m *qemu.Machine, why error) {
-	if err := m.Kill(context.WithoutCancel(v.a.ctx)); err != nil {
-		v.a.log.Error("a guest that is another host's cannot be ended: nothing it writes arrives", "vm", v.name(), "error", err)
-	}
-	m.Close()
-	v.off(Lost, why.Error())
 }
 
 // off is the VM's state once nothing runs any more.

@@ -53,6 +53,16 @@ func newServer(t testing.TB, user string) *Server {
 	return s
 }
 
+// StartProgram starts a server of a test's own: command makes its process, which is
+// to listen on s.Port and have the shares, and the user, that Server tells of.
+func StartProgram(t testing.TB, user string, command func(s *Server) *exec.Cmd) *Server {
+	t.Helper()
+	s := newServer(t, user)
+	s.command = func() *exec.Cmd { return command(s) }
+	s.Start(t)
+	return s
+}
+
 // freePort is a TCP port of the loopback interface that nobody listens on.
 func freePort(t testing.TB) int {
 	t.Helper()
