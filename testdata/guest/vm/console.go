@@ -46,7 +46,7 @@ type Console struct {
 	dropped    int // lines before lines[0]
 	records    stamp.Records
 	run        uint64
-	disks      map[int]string // "fresh" or "found"
+	disks      map[int]string // "fresh" or "found", as this connection has told, or ""
 	state      string         // as STATUS has it; "" unknown, "off" after BYE
 	ready      Ready
 	recovered  string // the RECOVERED line of this boot
@@ -96,6 +96,9 @@ func (c *Console) Attach(conn io.ReadWriteCloser) {
 	c.mu.Lock()
 	old := c.conn
 	c.conn, c.closed = conn, false
+	for d := range c.disks {
+		c.disks[d] = "" // of a boot whose beginning was missed it is not known
+	}
 	c.mu.Unlock()
 	if old != nil {
 		old.Close()
