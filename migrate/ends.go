@@ -75,6 +75,15 @@ func (e *ends) close() error {
 	return errors.Join(errs...)
 }
 
+// leaveSource closes the source's store, if that is not the destination's too.
+func (e *ends) leaveSource() {
+	if len(e.stores) < 2 {
+		return
+	}
+	_ = e.stores[0].Close() // all that was to be written there is
+	e.stores = e.stores[1:]
+}
+
 // apart refuses homes that are one, or lie in one another.
 func apart(a, b smbstore.Location) error {
 	if a.Contains(b) || b.Contains(a) {

@@ -100,6 +100,7 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 		if err != nil {
 			return m.fail(err)
 		}
+		m.ends.leaveSource()
 		return nil
 	}), nil
 }

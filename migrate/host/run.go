@@ -100,8 +100,11 @@ func (v *vm) prepare(ctx context.Context, takeOver bool) (*run, smbstore.Config,
 		// A migration of this host was at its end when its agent ended.
 		v.a.log.Info("the VM has moved", "vm", v.name(), "to", moved.to)
 		err = v.remember(func(k *kept) {
-			if k.Location, k.Followed = moved.to, moved.job; k.Moving.Equal(moved.to) {
-				k.Location = k.Moving // a record names no user
+			k.Location, k.Followed = moved.to, moved.job
+			for _, to := range append(k.Left[:len(k.Left):len(k.Left)], k.Moving) {
+				if to.Equal(moved.to) {
+					k.Location = to // a record names no user
+				}
 			}
 		})
 		if err != nil {

@@ -176,6 +176,9 @@ func (g *soakGuest) moved(r soakRun) *seen {
 		g.same(r, kept, name, want)
 	}
 	g.must(os.RemoveAll(filepath.Dir(kept)))
+	if r.from.server != nil && r.from.server != r.to.server {
+		g.leaves(r.from)
+	}
 	return what
 }
 

@@ -192,10 +192,7 @@ func (r *run) seeMove(mv *move) {
 		case <-r.settling():
 		case <-r.ctx.Done():
 		}
-		r.mu.Lock()
-		r.after = append([]func() error{mv.job.Release}, r.after...)
-		r.settled = nil
-		r.mu.Unlock()
+		r.left(mv, err == nil)
 	}
 	undone := r.v.location().Equal(mv.job.Status().Source) && !errors.Is(err, migrate.ErrNotUndone)
 	if err == nil || undone {
@@ -214,6 +211,27 @@ func (r *run) seeMove(mv *move) {
 	r.mu.Unlock()
 	r.moving.Store(false)
 	mv.tell()
+}
+
+// left closes what the disks lay on before a migration, unless its end leaves it
+// unknown whether they do still: then that is kept until the VM's disks are closed,
+// like what they lie on now.
+func (r *run) left(mv *move, closed bool) {
+	r.mu.Lock()
+	before := r.after
+	r.after, r.settled = []func() error{mv.job.Release}, nil
+	if !closed {
+		r.after = append(r.after, before...)
+	}
+	r.mu.Unlock()
+	if !closed {
+		return
+	}
+	for _, f := range before {
+		if err := f(); err != nil {
+			r.v.a.log.Warn("closing what a VM has moved away from", "vm", r.v.name(), "error", err)
+		}
+	}
 }
 
 // stays takes note of the epoch that a migration without success left the VM in: an
