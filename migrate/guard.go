@@ -17,14 +17,20 @@ import (
 //	L      a running mean of the windows' means, the newest counting half. A window
 //	       in which requests waited and none ended counts as long as it was
 //
-//	L > bound: rate = max(floor, 0.7 * rate), from what was moved in the window
-//	           where there was no limit; half the requests in flight
-//	else:      rate = rate + 4 MiB/s, and none once the copy moves less than half
-//	           of what it may for a second: then something else holds it back
+//	L > bound: half the requests in flight; once they are leastParallel, or their
+//	           number is fixed:
+//	           rate = max(floor, 0.7 * rate), from what was moved in the window
+//	           where there was no limit, and so again after 300 ms at the earliest
+//	else:      rate = rate + max(4 MiB/s, rate / 16), and none once the copy moves
+//	           less than half of what it may for a second: then something else
+//	           holds it back
 //
-// This is additive increase, multiplicative decrease. The floor, 4 MiB/s unless
-// set, is kept whatever the guest feels: since writes go to both sides, what is
-// left to copy only shrinks, so that a copy that goes on ends.
+// Requests come before the rate, since those beyond the few that keep what is
+// slowest busy bring the copy nothing, and stand in the guest's way all the same.
+// One flush that takes long is one reason to go slower, not one in every window
+// that it lasts. The floor, 4 MiB/s unless set, is kept whatever the guest feels:
+// since writes go to both sides, what is left to copy only shrinks, so that a copy
+// that goes on ends.
 type guard struct {
 	factor float64
 	floor  int64         // bytes a second
@@ -32,6 +38,7 @@ type guard struct {
 	mean   time.Duration // L; 0: nothing yet
 	rate   int64         // bytes a second; 0: no limit
 	spare  int           // windows in which less than half of the rate was used
+	hold   int           // windows in which the rate does not fall again
 }
 
 const (
@@ -40,6 +47,8 @@ const (
 	guardSlack   = 5 * time.Millisecond
 	guardUnknown = 20 * time.Millisecond
 	guardStep    = 4 << 20
+	guardPart    = 16 // of the rate, if that is more than guardStep
+	guardHold    = 3
 	guardDrop    = 0.7
 	guardSpare   = int(time.Second / governEvery)
 
@@ -109,7 +118,12 @@ func (g *guard) step(w paceWindow) (rate int64, slow bool) {
 	default:
 		g.mean = 0 // an idle guest waits for nothing
 	}
+	g.hold = max(0, g.hold-1)
 	if g.mean > g.bound() {
+		if w.spare || g.hold > 0 {
+			return g.rate, true
+		}
+		g.hold = guardHold
 		from := g.rate
 		if from == 0 {
 			from = int64(float64(w.moved) / w.span.Seconds())
@@ -125,7 +139,7 @@ func (g *guard) step(w paceWindow) (rate int64, slow bool) {
 	} else {
 		g.spare = 0
 	}
-	if g.rate += guardStep; g.spare >= guardSpare {
+	if g.rate += max(guardStep, g.rate/guardPart); g.spare >= guardSpare {
 		g.rate, g.spare = 0, 0
 	}
 	return g.rate, false

@@ -13,6 +13,7 @@ import (
 const (
 	startParallel = 8
 	maxParallel   = 32
+	leastParallel = 2 // for a slow guest: one reads while the other writes
 )
 
 // pacer says when a job's requests may run: none while it is paused, no more at a
@@ -197,6 +198,7 @@ func (p *pacer) govern(ctx context.Context, guest *block.Latency, g *guard, j *J
 			w := paceWindow{span: now.Sub(last), moved: moved - before, guest: guest.Take(), bound: bound}
 			last, before = now, moved
 			slow := false
+			w.spare = !j.fixedParallel && climb.allowed > leastParallel
 			if g != nil {
 				var rate int64
 				rate, slow = g.step(w)
@@ -220,11 +222,13 @@ type paceWindow struct {
 	moved int64 // bytes, by the copy
 	guest block.LatencyWindow
 	bound bool // more requests could have run, had they been allowed
+	spare bool // fewer requests can be allowed
 }
 
 // climber finds how many requests in flight are worth having: it adds some, and
 // takes them back unless they moved more. After either it stays for a while, since
-// what is best changes with the load. A guest that is slow halves the requests.
+// what is best changes with the load. A guest that is slow halves the requests, down
+// to leastParallel.
 type climber struct {
 	allowed, last int
 	sum           int64         // moved in this trial
@@ -246,7 +250,7 @@ func newClimber(allowed int) *climber { return &climber{allowed: allowed} }
 // step gives the requests to allow from now on.
 func (c *climber) step(w paceWindow, slow bool) int {
 	if slow {
-		c.allowed, c.tried, c.rest = max(1, c.allowed/2), false, climbRest
+		c.allowed, c.tried, c.rest = max(min(c.allowed, leastParallel), c.allowed/2), false, climbRest
 		c.sum, c.span, c.rate = 0, 0, 0
 		return c.allowed
 	}

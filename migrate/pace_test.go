@@ -78,7 +78,14 @@ func TestGuard(t *testing.T) {
 func TestGuardStuck(t *testing.T) {
 	g := newGuard(&LiveOptions{})
 	stuck := paceWindow{span: governEvery, moved: 50 << 20, guest: block.LatencyWindow{InFlight: 1}}
-	for i := range 40 {
+	stuck.spare = true
+	for range 5 { // requests first
+		if rate, slow := g.step(stuck); !slow || rate != 0 {
+			t.Fatalf("a rate of %d while requests can be taken away, slow: %v", rate, slow)
+		}
+	}
+	stuck.spare = false
+	for i := range 60 {
 		rate, slow := g.step(stuck)
 		if !slow || rate < g.floor {
 			t.Fatalf("window %d: %d, %v", i, rate, slow)
@@ -114,6 +121,12 @@ func TestClimber(t *testing.T) {
 	c := newClimber(startParallel)
 	if n := c.step(paceWindow{}, true); n != startParallel/2 {
 		t.Errorf("%d requests for a slow guest", n)
+	}
+	for range 10 {
+		c.step(paceWindow{}, true)
+	}
+	if c.allowed != leastParallel {
+		t.Errorf("%d requests for a guest that stays slow", c.allowed)
 	}
 }
 

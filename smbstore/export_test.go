@@ -8,3 +8,6 @@ func Sabotage(t *testing.T, name string) {
 	sabotage = name
 	t.Cleanup(func() { sabotage = old })
 }
+
+// LogFill is how much a file of a share keeps of its writes, in bytes.
+func LogFill(f File) int64 { return f.(*smbFile).fill() }

@@ -46,8 +46,8 @@ func (f *smbFile) PunchHole(off, n int64) error {
 		}
 		return err
 	})
-	if err == nil && f.overfull() {
-		err = f.syncOverfull()
+	if err == nil {
+		err = f.bound()
 	}
 	return err
 }

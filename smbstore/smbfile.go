@@ -20,7 +20,7 @@ import (
 // is sent again. A server that went down with its machine may have lost writes it
 // had acknowledged but not synced, and a client cannot tell that from a server that
 // only forgot the handle. So every write since the last Sync is kept (bounded by
-// Options.ReplayBuffer, at which the file is synced) and written again when the
+// Options.ReplayBuffer; see bound) and written again when the
 // file was opened again, in order, while no other I/O on the file runs: no read
 // sees old data in between, and a Sync that succeeds covers everything acknowledged
 // before it. Through a persistent handle, what is acknowledged is on stable storage
@@ -44,7 +44,9 @@ type smbFile struct {
 	// covered by a Sync.
 	unloggedDone, unloggedSynced atomic.Int64
 
-	syncMu sync.Mutex // one implicit Sync at a time
+	syncMu    sync.Mutex  // one implicit Sync at a time
+	behind    atomic.Bool // one runs, or is to run, beside the writes
+	behindErr atomic.Pointer[error]
 
 	logMu    sync.Mutex
 	log      []logged // what was acknowledged since the last good Sync
@@ -218,12 +220,13 @@ func (f *smbFile) WriteAt(p []byte, off int64) (int, error) {
 			return err
 		}
 		if !f.stable {
-			f.remember(logged{off: off, data: append([]byte(nil), p...)})
+			data, mem := logCopy(p)
+			f.remember(logged{off: off, data: data, mem: mem})
 		}
 		return nil
 	})
-	if err == nil && f.overfull() {
-		err = f.syncOverfull()
+	if err == nil {
+		err = f.bound()
 	}
 	if err != nil {
 		return 0, err

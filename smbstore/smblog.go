@@ -11,12 +11,13 @@ import (
 type logged struct {
 	off  int64
 	data []byte
+	mem  *[]byte // what data lies in, for logFree; nil if that is not used again
 	zero int64
 }
 
 // weight is what an entry counts for against Options.ReplayBuffer. Zeroes take
 // no memory, but time to write again.
-func (l *logged) weight() int64 { return 64 + int64(len(l.data)) + l.zero/64 }
+func (l *logged) weight() int64 { return 64 + int64(cap(l.data)) + l.zero/64 }
 
 // dirty reports whether something acknowledged is not synced.
 func (f *smbFile) dirty() bool {
@@ -72,25 +73,50 @@ func (f *smbFile) remember(l logged) {
 	f.logBytes += l.weight()
 }
 
-func (f *smbFile) overfull() bool {
+// fill is how full the log is, in bytes.
+func (f *smbFile) fill() int64 {
 	f.logMu.Lock()
 	defer f.logMu.Unlock()
-	return f.logBytes > f.store.opts.ReplayBuffer
+	return f.logBytes
 }
 
-// syncOverfull syncs for the sake of the log's bound; those who find it over
-// the bound together sync once.
-func (f *smbFile) syncOverfull() error {
+// bound keeps the log within Options.ReplayBuffer. From half of that on the file is
+// synced beside the writes, so that those who write much need not stand still for a
+// server that puts much on its disk at once; who finds the log full waits for it.
+func (f *smbFile) bound() error {
+	limit := f.store.opts.ReplayBuffer
+	fill := f.fill()
+	if fill > limit {
+		return f.syncAbove(limit)
+	}
+	if fill > limit/2 && f.behind.CompareAndSwap(false, true) {
+		go func() {
+			defer f.behind.Store(false)
+			if err := f.syncAbove(limit / 2); err != nil && f.failed.Load() {
+				f.behindErr.CompareAndSwap(nil, &err)
+			}
+		}()
+	}
+	if err := f.behindErr.Load(); err != nil {
+		return *err // a write has to tell why the file failed
+	}
+	return nil
+}
+
+// syncAbove syncs for the sake of the log's bound; those who find it above that
+// together sync once.
+func (f *smbFile) syncAbove(bound int64) error {
 	f.syncMu.Lock()
 	defer f.syncMu.Unlock()
-	if !f.overfull() {
+	if f.fill() <= bound {
 		return nil
 	}
 	return f.Sync()
 }
 
 // forget drops the log's entries before the one of number end, counted from the
-// file's opening; an overlapping Sync may have dropped them already.
+// file's opening; an overlapping Sync may have dropped them already. It is called
+// with mu held for reading: no replay uses them.
 func (f *smbFile) forget(end int) {
 	f.logMu.Lock()
 	defer f.logMu.Unlock()
@@ -100,6 +126,7 @@ func (f *smbFile) forget(end int) {
 	}
 	for _, l := range f.log[:n] {
 		f.logBytes -= l.weight()
+		logFree(l.mem)
 	}
 	f.log = append([]logged(nil), f.log[n:]...)
 	f.logStart = end

@@ -107,8 +107,8 @@ type Options struct {
 	// outstanding before its connection counts as dead (default 30 s).
 	RequestTimeout time.Duration
 	// ReplayBuffer bounds the unsynced writes a file keeps in memory to send
-	// again after a reconnect, in bytes (default 64 MiB). At the bound the file
-	// is synced.
+	// again after a reconnect, in bytes (default 64 MiB). From half of it on the
+	// file is synced beside the writes, at the bound they wait for that.
 	ReplayBuffer int64
 	// Dial makes the connections to servers; net.Dialer's if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)

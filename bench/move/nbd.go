@@ -14,8 +14,8 @@ import (
 )
 
 // guest writes to an NBD export as a guest's disk would be written to: 4 KiB at
-// random places, so many at a time on connections of their own, with a flush now
-// and then.
+// random places among its data, so many at a time on connections of their own, with
+// a flush now and then.
 type guest struct {
 	socket, export string
 	depth          int
@@ -54,7 +54,8 @@ func (g *guest) worker(ctx context.Context, rnd *rand.Rand) error {
 	for i := 1; ctx.Err() == nil; i++ {
 		binary.LittleEndian.PutUint64(p, rnd.Uint64())
 		start := time.Now()
-		err := request(c, 1, uint64(rnd.Int64N(size/guestBlock))*guestBlock, p)
+		run := rnd.Int64N(size/(2*dataRun)) * 2 * dataRun
+		err := request(c, 1, uint64(run+rnd.Int64N(dataRun/guestBlock)*guestBlock), p)
 		if err == nil && i%guestFlush == 0 {
 			err = request(c, 3, 0, nil)
 		}

@@ -60,7 +60,7 @@ func (m *Mirror) CopyPass(ctx context.Context, opts CopyOptions) error {
 	opts.ChunkSize = max(opts.ChunkSize, m.todo.Granularity())
 	opts.ChunkSize -= opts.ChunkSize % m.todo.Granularity()
 	p := &copyPass{m: m, opts: opts, progress: CopyProgress{Remaining: m.Remaining()}}
-	p.bufs.New = func() any { b := make([]byte, opts.ChunkSize); return &b }
+	p.bufs.New = func() any { return &copyBuffer{b: make([]byte, opts.ChunkSize)} }
 	// A failed guest write puts its range back, perhaps behind the pass.
 	for m.todo.Count() > 0 {
 		if err := p.run(ctx); err != nil {
@@ -92,9 +92,20 @@ func (m *Mirror) Survey(ctx context.Context, layer Layered) error {
 type copyPass struct {
 	m        *Mirror
 	opts     CopyOptions
-	bufs     sync.Pool // *[]byte of ChunkSize
+	bufs     sync.Pool // *copyBuffer of ChunkSize
 	mu       sync.Mutex
 	progress CopyProgress // under mu
+}
+
+// copyBuffer is what a chunk passes through.
+type copyBuffer struct {
+	b    []byte
+	kept bool // by a request that was given up: it is not used again
+}
+
+// lender is a Device that a write's memory can be lent to; see Patient.WriteLent.
+type lender interface {
+	WriteLent(ctx context.Context, b []byte, off int64, flags WriteFlags) (kept bool, err error)
 }
 
 // run walks the device once.
@@ -218,14 +229,18 @@ func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
 		return err
 	}
 	defer p.m.ranges.Unlock(hold)
-	buf := p.bufs.Get().(*[]byte)
-	defer p.bufs.Put(buf)
+	buf := p.bufs.Get().(*copyBuffer)
+	defer func() {
+		if !buf.kept {
+			p.bufs.Put(buf)
+		}
+	}()
 	for at := off; ; {
 		from, c, ok := p.m.todo.Next(at, off+n)
 		if !ok {
 			return nil
 		}
-		m, err := p.copyRange(ctx, (*buf)[:c], from)
+		m, err := p.copyRange(ctx, buf, from, c)
 		if moved += m; err != nil {
 			return err
 		}
@@ -233,25 +248,25 @@ func (p *copyPass) copyChunk(ctx context.Context, off, n int64) error {
 	}
 }
 
-// copyRange brings granules over and takes them off the list; the caller holds
-// their lock. moved is how many bytes were written.
-func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) (moved int64, err error) {
+// copyRange brings granules over, by buf, and takes them off the list; the caller
+// holds their lock. moved is how many bytes were written.
+func (p *copyPass) copyRange(ctx context.Context, buf *copyBuffer, off, n int64) (moved int64, err error) {
 	if err := p.m.Err(); err != nil {
 		return 0, err
 	}
-	if err := p.m.src.ReadAt(ctx, buf, off); err != nil {
+	b := buf.b[:n]
+	if err := p.m.src.ReadAt(ctx, b, off); err != nil {
 		return 0, fmt.Errorf("copy from source: %w", err)
 	}
-	n := int64(len(buf))
 	count := CopyProgress{Copied: n}
-	switch zero := IsZero(buf); {
+	switch {
 	case p.m.dstZero.Load():
 		// Even a new destination may hold a mirrored write where the source has
 		// zeroes since, but then the zeroing was mirrored too.
-		moved, err = p.writeData(ctx, buf, off)
+		moved, err = p.writeData(ctx, buf, b, off)
 		count = CopyProgress{Copied: moved, Skipped: n - moved}
-	case !zero:
-		moved, err = n, p.m.dst.WriteAt(ctx, buf, off, 0)
+	case !IsZero(b):
+		moved, err = n, p.write(ctx, buf, b, off)
 	default:
 		err = p.m.dst.WriteZeroes(ctx, off, n, 0)
 		count = CopyProgress{Zeroed: n}
@@ -271,8 +286,19 @@ func (p *copyPass) copyRange(ctx context.Context, buf []byte, off int64) (moved 
 // dataUnit is how many zeroes, in whole units, are worth leaving out of a write.
 const dataUnit = 64 << 10
 
-// writeData writes what of p is not zero.
-func (p *copyPass) writeData(ctx context.Context, b []byte, off int64) (moved int64, err error) {
+// write writes b, a part of buf.
+func (p *copyPass) write(ctx context.Context, buf *copyBuffer, b []byte, off int64) error {
+	l, ok := p.m.dst.(lender)
+	if !ok {
+		return p.m.dst.WriteAt(ctx, b, off, 0)
+	}
+	kept, err := l.WriteLent(ctx, b, off, 0)
+	buf.kept = buf.kept || kept
+	return err
+}
+
+// writeData writes what of b, a part of buf, is not zero.
+func (p *copyPass) writeData(ctx context.Context, buf *copyBuffer, b []byte, off int64) (moved int64, err error) {
 	for at := 0; at < len(b); {
 		end := min(at+dataUnit, len(b))
 		if IsZero(b[at:end]) {
@@ -282,7 +308,7 @@ func (p *copyPass) writeData(ctx context.Context, b []byte, off int64) (moved in
 		for end < len(b) && !IsZero(b[end:min(end+dataUnit, len(b))]) {
 			end = min(end+dataUnit, len(b))
 		}
-		if err := p.m.dst.WriteAt(ctx, b[at:end], off+int64(at), 0); err != nil {
+		if err := p.write(ctx, buf, b[at:end], off+int64(at)); err != nil {
 			return moved, err
 		}
 		moved, at = moved+int64(end-at), end

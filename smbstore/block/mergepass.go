@@ -31,7 +31,7 @@ func (m *Mirror) MergePass(ctx context.Context, layer Layered, opts CopyOptions)
 	opts.ChunkSize -= opts.ChunkSize % g
 	m.dstZero.Store(false)
 	p := &copyPass{m: m, opts: opts, progress: CopyProgress{Remaining: m.Remaining()}}
-	p.bufs.New = func() any { b := make([]byte, opts.ChunkSize); return &b }
+	p.bufs.New = func() any { return &copyBuffer{b: make([]byte, opts.ChunkSize)} }
 	for m.todo.Count() > 0 {
 		if err := p.merge(ctx, layer); err != nil {
 			return err

@@ -13,7 +13,8 @@ var ErrNoAnswer = errors.New("no answer")
 
 // Patient is a device whose requests fail with ErrNoAnswer after a time, whatever
 // the device below does: a mirror's destination must not hold its guest. A request
-// that was given up may still be carried out. It uses none of its caller's memory.
+// that was given up may still be carried out. It uses none of its caller's memory but what
+// WriteLent is given.
 type Patient struct {
 	Device
 	limit time.Duration
@@ -70,6 +71,13 @@ func (p *Patient) WriteAt(ctx context.Context, b []byte, off int64, flags WriteF
 		defer p.bufs.Put(own)
 		return p.Device.WriteAt(ctx, *own, off, flags)
 	})
+}
+
+// WriteLent is WriteAt that does without a copy of b: if kept, the request was given
+// up and may use b still, which is then not the caller's to change ever again.
+func (p *Patient) WriteLent(ctx context.Context, b []byte, off int64, flags WriteFlags) (kept bool, err error) {
+	err = p.do("write", func() error { return p.Device.WriteAt(ctx, b, off, flags) })
+	return errors.Is(err, ErrNoAnswer), err
 }
 
 // WriteZeroes implements Device.
