@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,6 +92,9 @@ func (v *vm) run(t *testing.T, r soakRun, servers *serverPair) error {
 	}
 	out, err := v.child(role, v.to, env...)
 	stop()
+	if r.server && err != nil && strings.Contains(out, syscall.ECONNREFUSED.Error()) && v.at(v.a, v.b) == nil {
+		out, err = v.child(role, v.to, env...) // the server was down before anything had begun: it is up now
+	}
 	if r.kind == "stolen" {
 		return v.checkStolen(err, out)
 	}
