@@ -65,9 +65,9 @@ func (g *soakGuest) do(r soakRun) *seen {
 			g.t.Fatalf("%v: not two disks with chains: %+v", r, v.Disks)
 		}
 	}
+	g.must(g.c.Reset(g.ctx))
 	g.flushes(g.c, 2)
 	time.Sleep(time.Duration(r.delay) * time.Millisecond)
-	g.must(g.c.Reset(g.ctx))
 	switch r.what {
 	case "killed":
 		g.killed(r)
@@ -145,10 +145,14 @@ func (g *soakGuest) arrive(r soakRun) (kept string) {
 // moved is a run in which nothing happens but the move.
 func (g *soakGuest) moved(r soakRun) *seen {
 	g.t.Helper()
-	ended := g.begin(r, "before-switch")
 	s, err := g.c.Stats(g.ctx)
 	g.must(err)
-	what := &seen{before: s.Stall}
+	what := &seen{usual: s.Stall}
+	g.must(g.c.Reset(g.ctx))
+	ended := g.begin(r, "before-switch")
+	s, err = g.c.Stats(g.ctx)
+	g.must(err)
+	what.before = s.Stall
 	g.must(g.c.Reset(g.ctx))
 	g.c.ResetBeats()
 	g.tellStage("go")

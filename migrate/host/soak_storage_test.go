@@ -77,6 +77,7 @@ type seen struct {
 	stall  time.Duration // its longest request around the switch
 	op     string        // what that was
 	gap    time.Duration // between heartbeats there, as the host saw them
+	usual  time.Duration // its longest request before the move: what else the machine is busy with
 	before time.Duration // its longest request of the move up to the switch
 	held   time.Duration // how long the agent held its requests back
 }
@@ -86,8 +87,8 @@ func (s *seen) String() string {
 		return "not measured"
 	}
 	round := func(d time.Duration) time.Duration { return d.Round(time.Millisecond / 10) }
-	return fmt.Sprintf("longest request of the guest around the switch %v (%s), heartbeats %v apart, requests held back for %v; before the switch %v",
-		round(s.stall), s.op, round(s.gap), round(s.held), round(s.before))
+	return fmt.Sprintf("longest request of the guest around the switch %v (%s), heartbeats %v apart, requests held back for %v; before the switch %v, before the move %v",
+		round(s.stall), s.op, round(s.gap), round(s.held), round(s.before), round(s.usual))
 }
 
 // soakTable is what became of the runs.
@@ -119,6 +120,7 @@ func (s soakTable) print() {
 		{"all: between heartbeats there", func(s *seen) time.Duration { return s.gap }},
 		{"all: requests held back by the agent", func(s *seen) time.Duration { return s.held }},
 		{"all: longest request before the switch", func(s *seen) time.Duration { return s.before }},
+		{"all: longest request before the move", func(s *seen) time.Duration { return s.usual }},
 	} {
 		fmt.Fprintf(w, "%s\t\t\t%s\n", figure.name, s.spread(figure.of))
 	}
