@@ -106,6 +106,7 @@ func (l *liveDisks) agree(ctx context.Context) error {
 			return fmt.Errorf("%s: %d bytes left: %w", d.name, n, block.ErrNotInSync)
 		}
 	}
+	failpoint("before-flush")
 	if err := l.flush(ctx); err != nil {
 		return err
 	}

@@ -29,7 +29,10 @@ func (e *movedError) Unwrap() error { return smbstore.ErrMoved }
 // process of this host left on the record is broken. Errors: ErrForeign,
 // smbstore.ErrMoved; others if the record cannot be had.
 func (a *Agent) own(ctx context.Context, h *smbstore.Home, o ownOptions) (smbstore.Record, error) {
-	next := func(r smbstore.Record) (smbstore.Record, error) { return a.nextRecord(h, r, o) }
+	next := func(r smbstore.Record) (smbstore.Record, error) {
+		failpoint("record-locked")
+		return a.nextRecord(h, r, o)
+	}
 	r, err := h.ChangeByAgent(ctx, next)
 	if err == nil || !o.takeOver || errors.Is(err, smbstore.ErrMoved) {
 		return r, err

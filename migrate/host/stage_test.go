@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -17,12 +18,14 @@ import (
 // stage has an agent's process stand still at a point of a migration, and keep what
 // the destination of the last one held at its switch. It is told, a line each:
 //
-//	stop POINT  whoever comes to the failpoint next says "at POINT" and waits
+//	stop POINT  whoever comes to the failpoint next says "at POINT" and waits; with a
+//	            number behind, who comes as that one
 //	go          until this
 //	frozen      say what the disks held at the switch, a frozenAnswer
 type stage struct {
 	mu     sync.Mutex // guards what follows
 	stop   string
+	hits   int
 	goOn   chan struct{}
 	frozen []*frozenDisk
 }
@@ -47,7 +50,9 @@ func (s *stage) listen(in io.Reader) {
 		s.mu.Lock()
 		switch word {
 		case "stop":
-			s.stop, s.goOn = rest, make(chan struct{})
+			name, hits, _ := strings.Cut(rest, " ")
+			s.hits, _ = strconv.Atoi(hits) //nolint:errcheck // none is the first
+			s.stop, s.goOn = name, make(chan struct{})
 		case "go":
 			close(s.goOn)
 		case "frozen":
@@ -64,6 +69,10 @@ func (s *stage) listen(in io.Reader) {
 func (s *stage) point(name string) {
 	s.mu.Lock()
 	stop, goOn := s.stop == name, s.goOn
+	if stop && s.hits > 1 {
+		s.hits--
+		stop = false
+	}
 	if stop {
 		s.stop = ""
 	}

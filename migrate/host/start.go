@@ -227,7 +227,9 @@ func ignoreMissing(err error) error {
 
 // followAgain is follow for a guest that was there before.
 func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
-	if paused {
+	if paused && c.Saved != nil {
+		r.end(ending{state: SavedOff}) // it has not run since, as below
+	} else if paused {
 		v.a.wg.Go(func() {
 			if err := r.machine.Load().Cont(r.ctx); err != nil && r.ctx.Err() == nil {
 				v.a.log.Error("the guest cannot be continued", "vm", v.name(), "error", err)

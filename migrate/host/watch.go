@@ -244,6 +244,7 @@ func (r *run) over(m *qemu.Machine, why *ending) {
 			v.a.log.Error("the guest's UEFI variables stay on this host", "vm", v.name(), "error", err)
 		}
 	}
+	failpoint("over-closing")
 	wait := closeWait
 	if why != nil && why.forced {
 		wait = forceWait
@@ -254,5 +255,6 @@ func (r *run) over(m *qemu.Machine, why *ending) {
 			reason = "its disks did not close well: " + err.Error()
 		}
 	}
+	failpoint("over-closed")
 	v.off(state, reason)
 }
