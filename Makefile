@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-moves soak-pdus soak-load soak-state soak-guest soak-vm soak-fight
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-kills soak-moves soak-pdus soak-load soak-state soak-guest soak-vm soak-fight
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -46,7 +46,6 @@ fuzz:
 # fault that the run must notice.
 CUTS ?= 20000
 RUNS ?= 30
-KILLS ?= 200
 LINKS ?= 500
 PDUS ?= 1000000
 STEPS ?= 1000000
@@ -58,6 +57,7 @@ soak-disks:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./smbstore/vhdx ./smbstore/vhd ./smbstore
 soak-cuts:
 	CUTS=$(CUTS) testdata/soak.sh TestPowerCuts ./shares
+soak-handles: KILLS ?= 200
 soak-handles:
 	KILLS=$(KILLS) testdata/soak.sh TestSoakHandles ./shares
 soak-links:
@@ -66,6 +66,10 @@ soak-links:
 # VMs that are off as well, and kills whoever does it.
 soak-storage: tools
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate/host
+# Kills agent, servers, QEMU and the program that asks, in all phases of a VM's life.
+soak-kills: KILLS ?= 50
+soak-kills: tools
+	KILLS=$(KILLS) testdata/soak.sh TestSoakKills ./migrate/host
 soak-moves:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:

@@ -7,6 +7,8 @@ import (
 	"path"
 	"time"
 
+	"github.com/google/uuid"
+
 	"lunless/smbstore"
 )
 
@@ -62,6 +64,7 @@ func (m *migration) clean(ctx context.Context) error {
 		return fmt.Errorf("%w: the destination says %s", smbstore.ErrNotOwner, r)
 	}
 	if !m.journal.KeepSource {
+		m.evict(ctx, m.ends.src, r.Epoch+1)
 		if err := m.removeSource(ctx); err != nil {
 			return fmt.Errorf("remove the source: %w", err)
 		}
@@ -72,6 +75,30 @@ func (m *migration) clean(ctx context.Context) error {
 		return err
 	}
 	return m.ends.dst.SyncDir("")
+}
+
+// evict has a server close what a process of this VM's that is gone has open still of
+// files that are to be removed: it would keep them until it gives up waiting for that
+// one. The epoch is above all that the VM was used in. Where it has no effect the
+// removal says why it cannot be.
+func (m *migration) evict(ctx context.Context, home smbstore.Store, epoch uint64) {
+	id, err := uuid.Parse(m.journal.VM)
+	if err != nil {
+		return
+	}
+	_, files, err := plan(ctx, home)
+	if err != nil {
+		return
+	}
+	fenced := smbstore.Fenced(home, smbstore.Fence{Instance: id, Epoch: epoch})
+	for _, f := range files {
+		if !smbstore.IsDiskName(f.Name) || ctx.Err() != nil {
+			continue
+		}
+		if open, err := fenced.OpenFile(f.Name, smbstore.ReadWrite|smbstore.DenyWrite); err == nil {
+			open.Close() //nolint:errcheck // nothing was written
+		}
+	}
 }
 
 // removeTemps removes what cut writes of the journal left: no one but a job writes there.
@@ -215,6 +242,7 @@ func (m *migration) undo(ctx context.Context) error {
 	}
 	m.journal.Phase = Cancelling
 	failpoint("taken-back")
+	m.evict(ctx, m.ends.dst, max(r.Epoch, m.journal.Epoch)+2) // the copy was open in one more than the VM
 	infos, err := m.ends.dst.ReadDir("")
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ var (
 
 // The faults: each must be noticed.
 const (
+	sabotageTidy  = "leftovers-kept"      // what a cut operation left stays in the home
 	sabotageRoom  = "agent-keeps-room"    // room given to a write is committed with the guest's next flush only
 	sabotageEpoch = "epoch-check-skipped" // who has the VM by now is not looked at before its disks are written to
 	sabotageShare = "disk-left-to-others" // a disk is opened without its fence, and lets others write

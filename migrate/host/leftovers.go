@@ -79,7 +79,7 @@ func tidy(ctx context.Context, home *smbstore.Home) (left []string, err error) {
 		}
 	}
 	c, err := home.Config()
-	if err != nil || len(c.Unfinished) == 0 {
+	if err != nil || len(c.Unfinished) == 0 || sabotage(sabotageTidy) {
 		return nil, err
 	}
 	needed, err := needs(ctx, home, &c)
