@@ -92,6 +92,8 @@ type rig struct {
 	out *bufio.Reader
 	// said is what a braked agent has said.
 	said *said
+	// sizes are the disks' that makeGuest makes, in bytes
+	sizes []int64
 	Client
 }
 
@@ -104,7 +106,7 @@ func newRig(t *testing.T, name string, server *storetest.Server) *rig {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	// Hosts of tests that run at the same time have names of their own.
-	h := &rig{t: t, ctx: ctx, cfg: childConfig{Config: Config{Data: data, Name: name + "-" + filepath.Base(data), Accel: "tcg"}}, Client: Client{Data: data}}
+	h := &rig{t: t, ctx: ctx, cfg: childConfig{Config: Config{Data: data, Name: name + "-" + filepath.Base(data), Accel: "tcg"}}, sizes: []int64{96 << 20, 64 << 20}, Client: Client{Data: data}}
 	if server != nil {
 		h.cfg.User = server.User
 	}
@@ -208,7 +210,7 @@ func (h *rig) makeGuest(name string, at smbstore.Location, params ...string) smb
 	h.must(err)
 	defer s.Close()
 	home, err := smbstore.CreateHomeWith(h.ctx, s, name, smbstore.Config{CPUs: 1, Memory: 131064 << 10, Firmware: "bios"},
-		smbstore.NewHome{Disks: []int64{96 << 20, 64 << 20}, Kernel: kernel, Initrd: initrd, Append: g.Append(params...)})
+		smbstore.NewHome{Disks: h.sizes, Kernel: kernel, Initrd: initrd, Append: g.Append(params...)})
 	h.must(err)
 	_, err = home.Resolve(h.ctx, h.cfg.Config.Name)
 	h.must(err)

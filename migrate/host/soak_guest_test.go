@@ -36,7 +36,7 @@ func newSoakGuest(t *testing.T, r soakRun) *soakGuest {
 	g := &soakGuest{rig: newRig(t, "hv1", nil), at: r.from, folder: fmt.Sprintf("from run %d", r.n)}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	t.Cleanup(cancel)
-	g.ctx = ctx
+	g.ctx, g.sizes = ctx, []int64{40 << 20, 24 << 20}
 	g.cfg.Staged, g.cfg.Sabotage = true, os.Getenv("SABOTAGE")
 	g.at.makeFolder(t, g.folder)
 	g.makeGuest(soakVM, smbstore.Location{Path: g.at.path(g.folder)}, "disks=2", "span=8", "mem=4")

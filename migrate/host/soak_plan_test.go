@@ -142,8 +142,8 @@ func plannedRuns(n int, rnd *rand.Rand, sites []site, only string) [][]soakRun {
 			r.convert, r.fixed = flattened%4 < 3, flattened%2 == 1
 			flattened++
 		}
-		if rnd.IntN(3) == 0 {
-			r.rate = 32 << 20
+		if n > 3 && rnd.IntN(3) == 0 {
+			r.rate = 64 << 20
 		}
 		last := len(groups) - 1
 		if first := last < 0 || len(groups[last]) == guestRuns || groups[last][len(groups[last])-1].what == "taken"; first {
