@@ -21,12 +21,15 @@ lint:
 	$(GO) tool staticcheck ./... ./testdata/guest/... ./testdata/torture/...
 
 # The race detector makes pools forget, so allocations are counted without it;
-# and it makes suites over whole images, of one goroutine each, five times as slow.
+# and it makes suites over whole images, of one goroutine each, five times as slow
+# and more: those are built without it alone.
 WHOLE := ^Test(Interop|Convert|PowerCuts|Sabotage|Peers|WeRead|ImageFrom)
+WHOLE_VHDX := $(WHOLE)|^Test(Model|CompactModel|ResizeModel|MaintainDifferencing|RelinkCut|RepairCut|LayoutPowerCuts)
 test: tools lint
 	$(GO) test -race -timeout 20m ./... ./testdata/guest/...
 	$(GO) test -count 1 -run 'Alloc' ./shares/... ./smbstore/...
-	$(GO) test -count 1 -run '$(WHOLE)' ./smbstore ./smbstore/vhdx
+	$(GO) test -count 1 -run '$(WHOLE)|^TestDemo(NoticesDamage|ImageOf)' ./smbstore ./cmd/lunless
+	$(GO) test -count 1 -run '$(WHOLE_VHDX)' ./smbstore/vhdx
 
 # Go benchmarks, with allocations; `lunless bench` measures the whole path.
 bench:

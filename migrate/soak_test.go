@@ -104,11 +104,11 @@ func plannedRuns(n int, rnd *rand.Rand, only string) []soakRun {
 }
 
 // TestSoakStorage kills migrations, and servers under them, and looks whether
-// the VM is whole, in one place, and moves on. RUNS sets how many (default 24),
+// the VM is whole, in one place, and moves on. RUNS sets how many (default 12),
 // SEED the run of random numbers, SOAK_ONLY one kind of run ("live", or with its
-// ends "live lunless"), SABOTAGE a fault that must turn it red.
+// ends "live lunless"), SABOTAGE a fault that must turn it red; SOAK_UNTIL=failed ends it then.
 func TestSoakStorage(t *testing.T) {
-	n, seed := 24, uint64(time.Now().UnixNano())
+	n, seed := 12, uint64(time.Now().UnixNano())
 	if v, err := strconv.Atoi(os.Getenv("RUNS")); err == nil && v > 0 {
 		n = v
 	}
@@ -142,6 +142,9 @@ func TestSoakStorage(t *testing.T) {
 			g.failed++
 			total.failed++
 			t.Errorf("run %d %+v: %v", i, r, err)
+			if os.Getenv("SOAK_UNTIL") == "failed" {
+				break
+			}
 			continue
 		}
 		g.passed++
@@ -174,7 +177,7 @@ func TestSabotageIsSeen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.Command(os.Args[0], "-test.run", "^TestSoakStorage$", "-test.v")
-			cmd.Env = append(os.Environ(), "SABOTAGE="+name, "SOAK_ONLY="+only, "RUNS=5", "SEED=7")
+			cmd.Env = append(os.Environ(), "SABOTAGE="+name, "SOAK_ONLY="+only, "RUNS=12", "SEED=7", "SOAK_UNTIL=failed")
 			out, err := cmd.CombinedOutput()
 			if err == nil || !bytes.Contains(out, []byte(" failed\n")) || bytes.Contains(out, []byte(" 0 failed\n")) {
 				t.Errorf("the soak stayed green: %v\n%s", err, out)

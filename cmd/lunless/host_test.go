@@ -20,6 +20,7 @@ import (
 // The commands of a host, as people use them: an agent, a VM with a kernel of its
 // own, its console in a pipe.
 func TestHostCommands(t *testing.T) {
+	t.Parallel()
 	guest, err := vm.Build(t.Context(), "")
 	if err != nil {
 		t.Fatalf("%v (testdata/peers.sh installs what is missing)", err)
@@ -110,7 +111,7 @@ func startHost(t *testing.T, data, storage string) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("the agent: %v", err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		dirs, _ := filepath.Glob(filepath.Join(data, "run", "*"))
 		for _, dir := range dirs {

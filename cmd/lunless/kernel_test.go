@@ -11,6 +11,7 @@ import (
 
 // TestKernelClient mounts a share with Linux's own SMB client, in a guest.
 func TestKernelClient(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	port, err := strconv.Atoi(s.port)
 	if err != nil {

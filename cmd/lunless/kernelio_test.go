@@ -29,6 +29,7 @@ func fromEnv(t *testing.T, name string, def int) int {
 // TestKernelClientChurn has Linux's own SMB client do random operations on a
 // share, past its cache and through it, and compares every byte.
 func TestKernelClientChurn(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	port, err := strconv.Atoi(s.port)
 	if err != nil {

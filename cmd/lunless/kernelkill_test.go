@@ -18,6 +18,7 @@ import (
 // stamped blocks through persistent handles (MS-SMB2 3.3.5.9.12) on a share whose
 // server is killed and started again KILLS times: nothing acknowledged is lost.
 func TestKernelClientRidesOverKills(t *testing.T) {
+	t.Parallel()
 	ca := t.TempDir()
 	s := serve(t, "--share", "ca="+ca+",ca")
 	file, err := binary()

@@ -20,12 +20,16 @@ const (
 	testPassword = "Correct-Horse9"
 )
 
+// binaryDir is the folder of what binary built, "" if no test asked for it.
+var binaryDir string
+
 // binary builds the program once; tests drive it as people do.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lunless-bin-")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	file := filepath.Join(dir, "lunless")
 	if out, err := exec.Command("go", "build", "-o", file, ".").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
@@ -35,8 +39,8 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if file, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(file))
+	if binaryDir != "" {
+		os.RemoveAll(binaryDir)
 	}
 	os.Exit(code)
 }

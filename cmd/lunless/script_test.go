@@ -136,7 +136,7 @@ func scriptStart(ts *testscript.TestScript, name string, args []string) {
 	go func() { _ = s.cmd.Wait(); close(s.ended) }()
 	ts.Value(scriptServers{}).(map[string]*scriptServer)[name] = s
 	ts.Defer(func() { _ = s.cmd.Process.Kill(); <-s.ended })
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if line, _, ok := strings.Cut(s.out.String(), "\n"); ok {
 			addr, ok := strings.CutPrefix(line, "serving ")
 			if !ok {
@@ -174,7 +174,7 @@ func scriptStopServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.cmd.Process.Signal(signal))
 	select {
 	case <-s.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		ts.Fatalf("server %s does not stop\n%s", args[0], tail(s.log.String()))
 	}
 	if len(args) == 2 {
@@ -294,7 +294,7 @@ func scriptEventually(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: [!] eventually PROGRAM ARGS...")
 	}
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if err = ts.Exec(args[0], args[1:]...); (err == nil) != neg {
 			return
 		}

@@ -31,7 +31,7 @@ func systemd(t *testing.T) (said func() string) {
 	t.Setenv("NOTIFY_SOCKET", socket)
 	return func() string {
 		b := make([]byte, 4096)
-		l.SetReadDeadline(time.Now().Add(20 * time.Second))
+		l.SetReadDeadline(time.Now().Add(time.Minute))
 		n, err := l.Read(b)
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +182,7 @@ func TestServeStopsUnderClients(t *testing.T) {
 	}
 	start := time.Now()
 	s.stop(t)
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("stopping under a client took %v", took)
 	}
 	if b, err := os.ReadFile(filepath.Join(s.vms, "open.bin")); err != nil || string(b[min(4096, len(b)):]) != "acknowledged" {

@@ -31,6 +31,7 @@ var tortureSigned = []string{"smb2.session-require-signing.bug15397.bug15397"}
 // TestTorture runs the curated list of smbtorture's tests and fails on any
 // change, for the better too: then the list is to be renewed.
 func TestTorture(t *testing.T) {
+	t.Parallel() // most of it waits
 	expected, err := torture.Read(strings.NewReader(tortureExpected))
 	if err != nil {
 		t.Fatal(err)

@@ -12,60 +12,6 @@ import (
 	"lunless/smbstore/block"
 )
 
-// TestCompactModel fills, empties and compacts disks at random, next to a model.
-func TestCompactModel(t *testing.T) {
-	seed := rand.Uint64()
-	for _, c := range []struct {
-		opts  CreateOptions
-		plain bool
-	}{
-		{CreateOptions{BlockSize: mib}, false},
-		{CreateOptions{BlockSize: 2 * mib, LogicalSectorSize: 4096}, false},
-		{CreateOptions{BlockSize: 4 * mib}, true}, // a file that knows of no holes
-	} {
-		t.Run(fmt.Sprintf("%dM plain %v seed %d", c.opts.BlockSize/mib, c.plain, seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, uint64(c.opts.BlockSize)))
-			mem := block.NewMemFile(0)
-			var f block.File = noClose{mem}
-			if c.plain {
-				f = plain{f}
-			}
-			c.opts.Size = 40*mib + unit
-			d, err := Create(f, c.opts)
-			must(t, err)
-			m := content{}
-			for i := range uint64(40) {
-				units := d.Size() / unit
-				for k := range uint64(rnd.IntN(12)) {
-					at := rnd.Int64N(units)
-					m.write(t, d, at, min(units-at, 1+rnd.Int64N(5)), i*1000+k*10+1)
-				}
-				for range rnd.IntN(8) { // zeroes that keep their room, and such that do not
-					from := rnd.Int64N(units) * unit
-					n := min(d.Size()-from, rnd.Int64N(6*mib)/unit*unit)
-					must(t, d.WriteZeroes(ctx, from, n, block.WriteFlags(rnd.IntN(3)/2)*block.NoUnmap))
-					for u := from / unit; u < (from+n)/unit; u++ {
-						delete(m, u)
-					}
-				}
-				res, err := d.Compact(ctx, CompactOptions{}, nil)
-				must(t, err)
-				packed(t, d, m, mem, res)
-				must(t, m.verify(d))
-				if rnd.IntN(4) == 0 {
-					must(t, d.Close())
-					clean(t, mem)
-					d, err = Open(f, OpenOptions{})
-					must(t, err)
-					must(t, m.verify(d))
-				}
-			}
-			must(t, d.Close())
-			clean(t, mem)
-		})
-	}
-}
-
 // plain hides the optional abilities of a file.
 type plain struct{ block.File }
 

@@ -193,38 +193,6 @@ func (m *modelDisk) same(d *Disk) {
 	}
 }
 
-// TestModel runs random requests on fixed, dynamic and differencing disks, over
-// chains whose images differ in size and block size.
-func TestModel(t *testing.T) {
-	seed := seedOf(t)
-	for i := range uint64(24) {
-		rnd := rand.New(rand.NewPCG(seed, i))
-		m := &modelDisk{t: t, rnd: rnd}
-		sector := []int{512, 4096}[rnd.IntN(2)]
-		for layer := range 1 + rnd.IntN(4) {
-			o := CreateOptions{BlockSize: []int64{1, 1, 2, 256}[rnd.IntN(4)] * mib, LogicalSectorSize: sector}
-			o.Fixed = layer == 0 && rnd.IntN(3) == 0 && o.BlockSize < 256*mib
-			size := mib + rnd.Int64N(10*mib/4096)*4096
-			m.grow(size, o)
-			for range 40 {
-				must(t, m.step())
-			}
-			m.same(m.dev)
-		}
-		must(t, m.dev.Close())
-		leaf := len(m.files) - 1
-		if r, err := Check(m.files[leaf]); err != nil || !r.Clean() || r.Info.LogInUse {
-			t.Fatalf("check: %v %+v", err, r.Findings)
-		}
-		ro := m.open(leaf, true)
-		m.same(ro)
-		must(t, ro.Close())
-		if t.Failed() {
-			t.Fatalf("run %d of seed %d", i, seed)
-		}
-	}
-}
-
 // differencing returns a disk over a parent that is full of 0x55, in blocks of
 // bs, both of size bytes, and its file.
 func differencing(t testing.TB, size, bs int64, sector int) (*Disk, *block.MemFile) {

@@ -1,9 +1,7 @@
 package vhdx
 
 import (
-	"bytes"
 	"errors"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -69,51 +67,6 @@ func TestRelink(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, d.Close())
-}
-
-// TestRelinkCut cuts power while links change: each image has the one before or
-// the one after, whole.
-func TestRelinkCut(t *testing.T) {
-	seed := seedOf(t)
-	rnd := rand.New(rand.NewPCG(seed, 0))
-	_, mem := differencing(t, 4*mib, mib, 512)
-	f := block.NewPowerCut(mem)
-	d, err := Open(f, OpenOptions{Parent: block.NewMem(4 * mib)})
-	must(t, err)
-	link := ParentLink{Linkage: newGUID(), Relative: "p.vhdx"}
-	must(t, d.Relink(ctx, link))
-	next := link
-	cuts, held := 0, map[bool]int{}
-	f.Watch(func() {
-		for range 2 {
-			image := f.Cut(rnd)
-			c, err := Open(noClose{image}, OpenOptions{Bare: true})
-			must(t, err)
-			got := *c.ParentLink()
-			if got != link && got != next {
-				t.Fatalf("seed %d, cut %d: %.100v", seed, cuts, got)
-			}
-			held[got == next]++
-			must(t, c.Close())
-			if r, err := Check(image); err != nil || !r.Clean() {
-				t.Fatalf("seed %d, cut %d: %v %+v", seed, cuts, err, r.Findings)
-			}
-			cuts++
-		}
-	})
-	for i := range 8 {
-		next = ParentLink{Linkage: newGUID(), Relative: strings.Repeat("x", 1+rnd.IntN(20000)), Absolute: `\\?\c:\p`}
-		must(t, d.Relink(ctx, next))
-		link = next
-		if i%3 == 0 { // commits of other kinds between
-			must(t, d.WriteAt(ctx, bytes.Repeat([]byte{1}, 700), rnd.Int64N(3*mib), block.FUA))
-		}
-	}
-	f.Watch(nil)
-	must(t, d.Close())
-	if held[true] == 0 || held[false] == 0 {
-		t.Errorf("links after cuts: %v", held)
-	}
 }
 
 // TestDataWriteGUID: what it becomes with the first change of content.

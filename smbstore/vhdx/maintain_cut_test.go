@@ -227,7 +227,7 @@ func (l *layoutCut) taken(u, n int64) bool {
 // TestLayoutPowerCuts: CUTS_LAYOUT sets the number of rounds of each kind of disk.
 func TestLayoutPowerCuts(t *testing.T) {
 	seed := seedOf(t)
-	rounds := powertest.EnvInt(t, "CUTS_LAYOUT", 14)
+	rounds := powertest.EnvInt(t, "CUTS_LAYOUT", layoutRounds)
 	for _, o := range []CreateOptions{
 		{}, {Fixed: true}, {Parent: &ParentLink{Relative: "p.vhdx", Linkage: newGUID()}, ParentDevice: block.NewMem(layoutBase)},
 	} {

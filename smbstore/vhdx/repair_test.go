@@ -2,7 +2,6 @@ package vhdx
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"testing"
 
 	"lunless/smbstore/block"
@@ -66,51 +65,6 @@ func holdsSmall(t testing.TB, f *block.MemFile) {
 		must(t, d.ReadAt(ctx, got, i*2*mib+100))
 		if !bytes.Equal(got, bytes.Repeat([]byte{byte(i + 1)}, 5000)) {
 			t.Fatalf("block %d is not what was written", i*2)
-		}
-	}
-}
-
-// TestRepairCut cuts the power before each change that Repair makes: each image
-// that leaves can be repaired as the first could.
-func TestRepairCut(t *testing.T) {
-	seed := seedOf(t)
-	rnd := rand.New(rand.NewPCG(seed, 0))
-	for round := range 20 {
-		f := small(t, round%3 > 0)
-		for _, spoil := range []func(){
-			func() { put(t, f, headerOffsets[0]+100, []byte{1}) },
-			func() { put(t, f, regionTableOffsets[0]+100, []byte{1}) },
-			func() { put(t, f, regionTableOffsets[1]+9000, []byte{1}) },
-			func() { putEntry(t, f, 1, makeEntry(stateUnmapped, 5*mib)) },
-			func() { putEntry(t, f, 3, makeEntry(stateZero, 99*mib)) },
-			func() { putEntry(t, f, 2, rawEntry(t, f, 2)|0x100) },
-			func() { putEntry(t, f, 100000, makeEntry(statePresent, 5*mib)) },
-			func() { size, _ := f.Size(); must(t, f.Truncate(size+9*mib)) },
-		} {
-			if rnd.IntN(2) == 0 && round%3 > 0 || rnd.IntN(8) == 0 {
-				spoil()
-			}
-		}
-		if r, _ := Repair(f.Snapshot()); !r.Clean() { // both tables, or an entry that the log mends
-			continue
-		}
-		cut := block.NewPowerCut(f)
-		images := 0
-		look := func() {
-			image := cut.Cut(rnd)
-			r, err := Repair(image)
-			if err != nil || !r.Clean() || len(r.Findings) > 0 {
-				t.Fatalf("round %d: %v findings:%s", round, err, list(r.Findings))
-			}
-			holdsSmall(t, image)
-			images++
-		}
-		cut.Watch(look)
-		_, err := Repair(cut)
-		must(t, err)
-		look()
-		if images < 3 {
-			t.Errorf("round %d: %d images", round, images)
 		}
 	}
 }

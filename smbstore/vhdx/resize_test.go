@@ -79,50 +79,6 @@ func clean(t testing.TB, f *block.MemFile) {
 	}
 }
 
-// TestResizeModel grows and shrinks disks at random, next to a model.
-func TestResizeModel(t *testing.T) {
-	seed := rand.Uint64()
-	for _, o := range []CreateOptions{
-		{BlockSize: mib},
-		{BlockSize: 2 * mib, LogicalSectorSize: 4096},
-		{BlockSize: 32 * mib},
-		{BlockSize: mib, Fixed: true},
-		{BlockSize: 4 * mib, Fixed: true},
-	} {
-		t.Run(fmt.Sprintf("%dM fixed %v seed %d", o.BlockSize/mib, o.Fixed, seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, uint64(o.BlockSize)))
-			f := block.NewMemFile(0)
-			o.Size = 10 * mib
-			d, err := Create(noClose{f}, o)
-			must(t, err)
-			c := content{}
-			for i := range uint64(60) {
-				units := d.Size() / unit
-				at := rnd.Int64N(units)
-				c.write(t, d, at, min(units-at, 1+rnd.Int64N(20)), i*1000+1)
-				if rnd.IntN(3) == 0 { // make the tail zero, as a guest does
-					from := rnd.Int64N(units) * unit
-					must(t, d.WriteZeroes(ctx, from, d.Size()-from, block.WriteFlags(rnd.IntN(2))*block.NoUnmap))
-					c.cut(from)
-				}
-				size := max(mib, rnd.Int64N(40*mib)/unit*unit)
-				resizeLikeModel(t, d, c, size)
-				if d.Size() > unit*units && rnd.IntN(2) == 0 {
-					c.write(t, d, d.Size()/unit-1, 1, i*1000+500)
-				}
-				must(t, c.verify(d))
-				if rnd.IntN(4) == 0 {
-					d = reopen(t, d, f)
-					must(t, c.verify(d))
-				}
-			}
-			d = reopen(t, d, f)
-			must(t, c.verify(d))
-			must(t, d.Close())
-		})
-	}
-}
-
 // resizeLikeModel resizes and demands the outcome that the content implies.
 func resizeLikeModel(t testing.TB, d *Disk, c content, size int64) {
 	t.Helper()
