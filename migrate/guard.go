@@ -17,8 +17,9 @@ import (
 //	L      a running mean of the windows' means, the newest counting half. A window
 //	       in which requests waited and none ended counts as long as it was
 //
-//	L > bound: half the requests in flight; once they are leastParallel, or their
-//	           number is fixed:
+//	L > bound: half the requests in flight, but no fewer than leastParallel, where
+//	           their number is not fixed
+//	L > 2 * bound, and no fewer requests can be had:
 //	           rate = max(floor, 0.7 * rate), from what was moved in the window
 //	           where there was no limit, and so again after 300 ms at the earliest
 //	else:      rate = rate + max(4 MiB/s, rate / 16), and none once the copy moves
@@ -49,6 +50,7 @@ const (
 	guardStep    = 4 << 20
 	guardPart    = 16 // of the rate, if that is more than guardStep
 	guardHold    = 3
+	guardRate    = 2 // times the bound, for the rate
 	guardDrop    = 0.7
 	guardSpare   = int(time.Second / governEvery)
 
@@ -120,7 +122,7 @@ func (g *guard) step(w paceWindow) (rate int64, slow bool) {
 	}
 	g.hold = max(0, g.hold-1)
 	if g.mean > g.bound() {
-		if w.spare || g.hold > 0 {
+		if w.spare || g.hold > 0 || g.mean <= guardRate*g.bound() {
 			return g.rate, true
 		}
 		g.hold = guardHold

@@ -242,6 +242,7 @@ type climber struct {
 const (
 	climbTrial = 3
 	climbRest  = 30
+	climbSlow  = 5    // after a slow window, which may have been one flush
 	climbGain  = 1.05 // what makes more requests worth it
 )
 
@@ -250,7 +251,7 @@ func newClimber(allowed int) *climber { return &climber{allowed: allowed} }
 // step gives the requests to allow from now on.
 func (c *climber) step(w paceWindow, slow bool) int {
 	if slow {
-		c.allowed, c.tried, c.rest = max(min(c.allowed, leastParallel), c.allowed/2), false, climbRest
+		c.allowed, c.tried, c.rest = max(min(c.allowed, leastParallel), c.allowed/2), false, climbSlow
 		c.sum, c.span, c.rate = 0, 0, 0
 		return c.allowed
 	}
