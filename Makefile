@@ -3,7 +3,7 @@
 GO ?= go
 CODE := cmd smbstore shares migrate bench testdata
 
-.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-kills soak-moves soak-pdus soak-load soak-state soak-guest soak-vm soak-fight
+.PHONY: build demo test lint bench torture tools fuzz soak-disks soak-cuts soak-handles soak-links soak-storage soak-kills soak-restarts soak-moves soak-pdus soak-load soak-state soak-guest soak-vm soak-fight
 
 build:
 	$(GO) build -o bin/lunless ./cmd/lunless
@@ -73,6 +73,10 @@ soak-storage: tools
 soak-kills: KILLS ?= 50
 soak-kills: tools
 	KILLS=$(KILLS) testdata/soak.sh TestSoakKills ./migrate/host
+# Restarts the server under a guest, on a plain and a continuously available share.
+RESTARTS ?= 20
+soak-restarts: tools
+	RESTARTS=$(RESTARTS) testdata/soak.sh TestSoakRestarts ./migrate/host
 soak-moves:
 	RUNS=$(RUNS) testdata/soak.sh TestSoakStorage ./migrate
 soak-pdus:

@@ -172,7 +172,7 @@ func (g *killGuest) prepare(k killCase) (to site, args []string) {
 		_, err := g.Checkpoint(g.ctx, soakVM, name)
 		g.must(err)
 		g.flushes(g.c, 1)
-		return to, at("vm", "restore", soakVM, name)
+		return to, at("vm", "restore", soakVM, name, "--yes")
 	case "stop":
 		return to, at("vm", "stop", soakVM, "--force")
 	}
@@ -257,6 +257,8 @@ func (g *killGuest) strike(k killCase, c *asked, pid int, to site) (restart func
 	return func() {}
 }
 
+func processRuns(pid int) bool { return smbstore.Process(pid) != "" }
+
 func killProcess(pid int) {
 	if pid != 0 {
 		syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
@@ -324,6 +326,8 @@ func (g *killGuest) whole(k killCase, before VM, disks []string) {
 // settle waits until nothing is under way any more.
 func (g *killGuest) settle() VM {
 	g.t.Helper()
+	var last VM
+	since := time.Now()
 	for {
 		v, err := g.Show(g.ctx, soakVM)
 		moves, merr := g.Migrations(g.ctx)
@@ -331,7 +335,13 @@ func (g *killGuest) settle() VM {
 		if err == nil && merr == nil && !under && len(v.Unfinished) == 0 {
 			switch v.State {
 			case Running, Stopped, Crashed, SavedOff:
-				return v
+				if v.State != last.State || v.PID != last.PID {
+					since = time.Now() // what was found may be ended yet
+				}
+				last = v
+				if time.Since(since) > 500*time.Millisecond && (v.State != Running || processRuns(v.PID)) {
+					return v
+				}
 			case Lost:
 				g.t.Fatalf("it is %s: %s", v.State, v.Reason)
 			}

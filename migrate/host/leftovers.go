@@ -142,6 +142,25 @@ func needs(ctx context.Context, home *smbstore.Home, c *smbstore.Config) (map[st
 	return needed, nil
 }
 
+// evict has the server close what a dead agent has open of the disks of a VM that is
+// off. Where that has no effect, whoever opens them is told.
+func (p *place) evict(host string, epoch uint64) {
+	c, err := p.home.Config()
+	if err != nil {
+		return
+	}
+	fence, err := p.home.Fence(host, epoch)
+	if err != nil {
+		return
+	}
+	fenced := smbstore.Fenced(p.home.Store(), fence)
+	for _, d := range c.Disks {
+		if f, err := fenced.OpenFile(d.Path, smbstore.ReadWrite|smbstore.DenyWrite); err == nil {
+			f.Close() //nolint:errcheck // nothing was written
+		}
+	}
+}
+
 // tidied tidies the VM's home, and shows what could not be removed: no reason not to
 // go on.
 func (v *vm) tidied(ctx context.Context, home *smbstore.Home) {

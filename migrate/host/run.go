@@ -138,7 +138,6 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 		return nil, c, err
 	}
 	failpoint("start-owned")
-	v.tidied(ctx, p.home)
 	if c, err = p.home.Config(); err != nil {
 		return nil, c, err
 	}
@@ -161,6 +160,7 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 	if err := r.openTaken(ctx, c.Disks, takeOver); err != nil {
 		return nil, c, err
 	}
+	v.tidied(ctx, p.home) // now that the server has closed what a dead agent had open
 	return r, c, nil
 }
 

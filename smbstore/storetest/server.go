@@ -108,6 +108,13 @@ func (s *Server) Kill() {
 	s.cmd = nil
 }
 
+// Signal sends the server a signal and waits until it has ended.
+func (s *Server) Signal(sig syscall.Signal) {
+	_ = s.cmd.Process.Signal(sig)
+	_ = s.cmd.Wait()
+	s.cmd = nil
+}
+
 // Pause stops the server without ending it (SIGSTOP), Continue lets it go on.
 func (s *Server) Pause() { _ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGSTOP) }
 
