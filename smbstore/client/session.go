@@ -28,6 +28,7 @@ type session struct {
 	channels atomic.Pointer[[]*conn]
 	turn     atomic.Uint32
 	widening bool // guarded by mu
+	ending   bool // no connection becomes a channel any more; guarded by mu
 	over     atomic.Bool
 	lost     chan struct{} // closed when over
 }
@@ -36,7 +37,7 @@ type session struct {
 func (s *session) add(c *conn, signer *smb2.Signer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over.Load() {
+	if s.over.Load() || s.ending {
 		return false
 	}
 	c.mu.Lock()
@@ -117,9 +118,14 @@ func (s *session) channel(ctx context.Context) (*conn, error) {
 
 var errNoChannel = &lostError{errors.New("the session has ended")}
 
-// end gives up the session.
+// end gives up the session. A channel that is being bound meanwhile would outlive
+// it.
 func (s *session) end(err error) {
-	for _, c := range s.list() {
+	s.mu.Lock()
+	s.ending = true
+	list := s.list()
+	s.mu.Unlock()
+	for _, c := range list {
 		c.kill(err)
 	}
 	<-s.lost
