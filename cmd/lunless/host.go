@@ -50,7 +50,20 @@ func hostRun() *cobra.Command {
 		Long: `Runs the agent until SIGTERM or SIGINT. The guests run on then, and their I/O waits
 for the next agent, which takes them over again; so it is after kill -9.
 --stop-guests ends them instead, as their power button would. As a service of
-systemd it needs KillMode=process.
+systemd it needs KillMode=process, or the guests end with it:
+
+  [Unit]
+  Description=Lunless host agent
+  Wants=network-online.target
+  After=network-online.target
+  [Service]
+  Type=notify
+  ExecStart=/usr/bin/lunless host run --config /etc/lunless-host.toml
+  KillMode=process
+  TimeoutStopSec=60
+  Restart=on-failure
+  [Install]
+  WantedBy=multi-user.target
 
 A VM is taken only by the ownership record in its home, in an epoch of its own;
 on servers that know application instances (SMB 3.1.1: lunless serve, Windows) an
@@ -60,7 +73,9 @@ keep two hosts apart.
 The file has the flags' names with _ for -, and [log] level and format. Passwords
 come from LUNLESS_PASSWORD or the --credentials file.
 
-When ready it prints "ready SOCKET" and tells systemd.`,
+When ready it prints "ready SOCKET" and tells systemd. Exit status: 0 stopped in
+order, 1 failed (the file cannot be used, another agent runs with the data folder or
+the name, the socket cannot be made), 2 wrong usage.`,
 		Example: `  lunless host run --storage smb://hv@fs1/vms --storage /srv/vms
   lunless host run --config /etc/lunless-host.toml`}
 	var flags host.Config
