@@ -25,10 +25,23 @@ func nonce() string {
 	return hex.EncodeToString(b[:])
 }
 
+// wholeReader is a store that reads a small file in one step, so that a process
+// suspended meanwhile does not keep it open; false if it must be opened.
+type wholeReader interface {
+	readWhole(name string, limit int64) ([]byte, bool, error)
+}
+
 // ReadFile reads a small file whole; one larger than limit bytes is an error.
 func ReadFile(s Store, name string, limit int64) ([]byte, error) {
 	var b []byte
 	err := retryBusy(func() error {
+		if w, ok := s.(wholeReader); ok {
+			var done bool
+			var err error
+			if b, done, err = w.readWhole(name, limit); done {
+				return err
+			}
+		}
 		f, err := s.OpenFile(name, Read)
 		if err != nil {
 			return err

@@ -41,6 +41,18 @@ func (s *subStore) OpenFile(name string, flags Flags) (File, error) {
 	return s.Store.OpenFile(p, flags)
 }
 
+func (s *subStore) readWhole(name string, limit int64) (b []byte, done bool, err error) {
+	w, ok := s.Store.(wholeReader)
+	if !ok {
+		return nil, false, nil
+	}
+	p, err := s.in(name)
+	if err != nil {
+		return nil, true, opError("open", s.Location(), err)
+	}
+	return w.readWhole(p, limit)
+}
+
 // each runs one of the store's methods on a name in the folder.
 func (s *subStore) each(op, name string, fn func(string) error) error {
 	p, err := s.in(name)

@@ -31,10 +31,11 @@ type conn struct {
 	frame []byte   // memory for frames that are decrypted or come as compounds
 	head  [80]byte // the fixed part of a READ response
 
-	sendMu  sync.Mutex // one frame at a time goes out
-	vec     net.Buffers
-	vecMem  [2][]byte
-	sending atomic.Int64 // ns since the epoch when the frame going out was begun, 0 if none
+	compounds sync.Mutex // one compound at a time takes its credits
+	sendMu    sync.Mutex // one frame at a time goes out
+	vec       net.Buffers
+	vecMem    [2][]byte
+	sending   atomic.Int64 // ns since the epoch when the frame going out was begun, 0 if none
 
 	mu      sync.Mutex // guards what follows
 	pending map[uint64]*call
