@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -92,7 +91,7 @@ func (v *vm) run(t *testing.T, r soakRun, servers *serverPair) error {
 	}
 	out, err := v.child(role, v.to, env...)
 	stop()
-	if r.server && err != nil && strings.Contains(out, syscall.ECONNREFUSED.Error()) && v.at(v.a, v.b) == nil {
+	if r.server && err != nil && strings.Contains(out, smbstore.ErrUnreachable.Error()) && v.at(v.a, v.b) == nil {
 		out, err = v.child(role, v.to, env...) // the server was down before anything had begun: it is up now
 	}
 	if r.kind == "stolen" {
@@ -100,9 +99,6 @@ func (v *vm) run(t *testing.T, r soakRun, servers *serverPair) error {
 	}
 	if r.kind == "live" && r.server && err != nil && strings.Contains(out, smbstore.ErrUncertain.Error()) {
 		return v.at(v.a, v.b) // given up before the switch, which is its right
-	}
-	if r.server && err != nil && strings.Contains(out, "connection refused") && !exists(v.b, "vm") {
-		return v.at(v.a, v.b) // the server was away when it was to begin
 	}
 	if err != nil && !killed(err) {
 		return fmt.Errorf("%s: %w: %s", role, err, out)

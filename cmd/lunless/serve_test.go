@@ -126,30 +126,17 @@ func TestServeLogs(t *testing.T) {
 	_, _ = s.smbclient(t, "vms", "ls", "-U", testUser+"%"+wrong)
 	_, _ = s.smbclient(t, "ro", "mkdir Reports")
 	_, _ = s.smbclient(t, "vms", "get missing.vhdx")
-	type line map[string]any
-	var lines []line
-	for text := range strings.Lines(s.log.String()) {
-		var l line
-		if err := json.Unmarshal([]byte(text), &l); err != nil {
-			t.Fatalf("%v: %s", err, text)
-		}
-		lines = append(lines, l)
-	}
-	for _, want := range []line{
+	for _, want := range []map[string]string{
 		{"msg": "authentication failed", "level": "WARN", "user": testUser, "status": "STATUS_LOGON_FAILURE"},
 		{"msg": "request failed", "level": "DEBUG", "user": testUser, "share": "ro", "file": "Reports", "status": "STATUS_ACCESS_DENIED", "command": "CREATE"},
 		{"msg": "request failed", "share": "vms", "file": "missing.vhdx", "status": "STATUS_OBJECT_NAME_NOT_FOUND"},
 	} {
-		found := false
-		for _, l := range lines {
-			all := strings.HasPrefix(fmt.Sprint(l["client"]), "127.0.0.1:")
-			for k, v := range want {
-				all = all && strings.Contains(fmt.Sprint(l[k]), fmt.Sprint(v))
+		// What the server has written arrives here in its own time.
+		for until := time.Now().Add(time.Minute); !logged(t, s.log.String(), want); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(until) {
+				t.Errorf("no line with a client and %v in\n%s", want, tail(s.log.String()))
+				break
 			}
-			found = found || all
-		}
-		if !found {
-			t.Errorf("no line with a client and %v in\n%s", want, tail(s.log.String()))
 		}
 	}
 	for _, secret := range []string{wrong, testPassword} {
@@ -157,6 +144,28 @@ func TestServeLogs(t *testing.T) {
 			t.Errorf("the log holds the password %s", secret)
 		}
 	}
+}
+
+// logged reports whether a log has a line of a client with all of want in it.
+func logged(t *testing.T, log string, want map[string]string) bool {
+	t.Helper()
+	for text := range strings.Lines(log) {
+		var l map[string]any
+		if !strings.HasSuffix(text, "\n") {
+			return false // still being written
+		}
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		all := strings.HasPrefix(fmt.Sprint(l["client"]), "127.0.0.1:")
+		for k, v := range want {
+			all = all && strings.Contains(fmt.Sprint(l[k]), v)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
 }
 
 // TestServeStopsUnderClients stops a server that clients have files open on.

@@ -53,9 +53,10 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 	if err != nil {
 		return err
 	}
+	resuming := func(k *kept) {}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.close(), v.remember(func(k *kept) { k.Running = false }))
+			err = errors.Join(err, r.close(), v.remember(func(k *kept) { k.Running = false; resuming(k) }))
 		}
 	}()
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
@@ -69,7 +70,15 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 		return err
 	}
 	// From here on a QEMU may be there that an agent after this one has to find.
-	if err := v.remember(func(k *kept) { k.Running, k.Ended, k.Saved = true, "", false }); err != nil {
+	err = v.remember(func(k *kept) {
+		k.Running, k.Ended, k.Saved = true, "", false
+		if c.Saved != nil && k.Doing == "" {
+			// One that has its state and does not run yet looks as if it was paused.
+			k.Doing = "a start from a saved state"
+			resuming = func(k *kept) { k.Doing = "" }
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if q.DiscardState && c.Saved != nil {
@@ -99,6 +108,9 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 		return errors.Join(err, m.Kill(context.WithoutCancel(ctx)))
 	}
 	v.follow(r)
+	if err := v.remember(resuming); err != nil {
+		v.a.log.Error("the host's state", "error", err) // the next agent finds a guest that runs
+	}
 	return nil
 }
 
