@@ -13,7 +13,8 @@ import (
 	"lunless/testdata/guest/stamp"
 )
 
-// actor plays the guest: what it is told is answered from a script.
+// actor plays the guest: what it is told is answered from a script, each line of
+// which serves once.
 type actor struct {
 	conn net.Conn
 	told chan string
@@ -28,6 +29,7 @@ func act(t *testing.T, c *Console, answers map[string]string) *actor {
 		for in := bufio.NewScanner(ours); in.Scan(); {
 			a.told <- in.Text()
 			if text := answers[in.Text()]; text != "" {
+				delete(answers, in.Text())
 				fmt.Fprint(ours, text)
 			}
 		}
@@ -47,6 +49,13 @@ func (a *actor) say(t *testing.T, c *Console, lines string) {
 	if _, err := c.Wait(ctx, mark, "END"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// within bounds what is waited for.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // Records are exact while the guest is paused, and outlive connections.
@@ -115,7 +124,7 @@ func TestAwait(t *testing.T) {
 			console := NewConsole()
 			act(t, console, nil).say(t, console, onDisk+"fresh\nREADY run=00000000000000a1 boots=1 up_ms=10\nRUNNING\nFLUSHED 0 12 00000000000000a1\n")
 			a := act(t, console, map[string]string{"H": onDisk + "found\nRECOVER run=1\n" + status, "START": c.start})
-			ready, err := console.Await(context.Background())
+			ready, err := console.Await(within(t))
 			if c.want == "" && (err != nil || ready.Boots != 2) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%+v, %v", ready, err)
 			}
@@ -130,7 +139,7 @@ func TestBlankDiskIsNoticed(t *testing.T) {
 	c := NewConsole()
 	act(t, c, nil).say(t, c, onDisk+"fresh\nREADY run=00000000000000a1 boots=1 up_ms=10\nRUNNING\nFLUSHED 0 12 00000000000000a1\n")
 	act(t, c, map[string]string{"H": onDisk + "fresh\nREADY run=00000000000000b2 boots=1 up_ms=10\n"})
-	if _, err := c.Await(context.Background()); err == nil || !strings.Contains(err.Error(), "came back blank") {
+	if _, err := c.Await(within(t)); err == nil || !strings.Contains(err.Error(), "came back blank") {
 		t.Error(err)
 	}
 }
@@ -140,7 +149,7 @@ func TestClosedConsole(t *testing.T) {
 	c := NewConsole()
 	a := act(t, c, nil)
 	time.AfterFunc(10*time.Millisecond, func() { a.conn.Close() })
-	if _, err := c.Verify(context.Background()); !errors.Is(err, ErrClosed) {
+	if _, err := c.Verify(within(t)); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
 }
@@ -149,11 +158,11 @@ func TestStatsAndComplaints(t *testing.T) {
 	c := NewConsole()
 	act(t, c, map[string]string{"S": "STATS ms=1500 errors=1 ioerrs=2 write=3 write_ms=1.5 read=4 read_ms=1 flush=5 flush_ms=1 zero=6 zero_ms=1 trim=7 trim_ms=2 " +
 		"stall_ms=2.0 stall_op=trim stall_disk=0 stall_seq=8 stall_hb=9 hb=10 late_ms=0.5\n", "V": "BAD page 4\nVERIFIED blocks=5 pages=6 errors=1\n"})
-	s, err := c.Stats(context.Background())
+	s, err := c.Stats(within(t))
 	if err != nil || s.Since != 1500*time.Millisecond || s.Write != 1500*time.Microsecond || s.Trims != 7 || s.StallOp != "trim" || s.IOErrors != 2 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if v, err := c.Verify(context.Background()); err == nil || !strings.Contains(err.Error(), "BAD page 4") || v.Blocks != 5 {
+	if v, err := c.Verify(within(t)); err == nil || !strings.Contains(err.Error(), "BAD page 4") || v.Blocks != 5 {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "BAD page 4") {
