@@ -90,15 +90,13 @@ func (m *migration) evict(ctx context.Context, home smbstore.Store, epoch uint64
 	if err != nil {
 		return
 	}
-	fenced := smbstore.Fenced(home, smbstore.Fence{Instance: id, Epoch: epoch})
+	var disks []string
 	for _, f := range files {
-		if !smbstore.IsDiskName(f.Name) || ctx.Err() != nil {
-			continue
-		}
-		if open, err := fenced.OpenFile(f.Name, smbstore.ReadWrite|smbstore.DenyWrite); err == nil {
-			open.Close() //nolint:errcheck // nothing was written
+		if smbstore.IsDiskName(f.Name) {
+			disks = append(disks, f.Name)
 		}
 	}
+	smbstore.Evict(ctx, home, smbstore.Fence{Instance: id, Epoch: epoch}, disks)
 }
 
 // removeTemps removes what cut writes of the journal left: no one but a job writes there.

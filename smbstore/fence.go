@@ -92,6 +92,21 @@ func Fenced(s Store, f Fence) Store {
 	return &fencedStore{s, f}
 }
 
+// Evict has the server close what earlier owners have open of files: each is opened
+// with the fence, of a later epoch than theirs, and closed. Where that has no effect,
+// whoever opens the file next is told.
+func Evict(ctx context.Context, s Store, f Fence, names []string) {
+	fenced := Fenced(s, f)
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return
+		}
+		if open, err := fenced.OpenFile(name, ReadWrite|DenyWrite); err == nil {
+			open.Close() //nolint:errcheck // nothing was written
+		}
+	}
+}
+
 // fencedStore is a store of a kind that is not known here: what it opens is
 // checked alone.
 type fencedStore struct {

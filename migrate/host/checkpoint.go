@@ -80,7 +80,7 @@ func (v *vm) atHome(ctx context.Context, do func(p *place) error) error {
 	if err := v.remember(func(k *kept) { k.Epoch = record.Epoch }); err != nil {
 		return err
 	}
-	p.evict(v.a.cfg.Name, record.Epoch)
+	p.evict(ctx, v.a.cfg.Name, record.Epoch)
 	v.tidied(ctx, p.home)
 	return do(p)
 }

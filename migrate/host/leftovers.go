@@ -144,7 +144,7 @@ func needs(ctx context.Context, home *smbstore.Home, c *smbstore.Config) (map[st
 
 // evict has the server close what a dead agent has open of the disks of a VM that is
 // off. Where that has no effect, whoever opens them is told.
-func (p *place) evict(host string, epoch uint64) {
+func (p *place) evict(ctx context.Context, host string, epoch uint64) {
 	c, err := p.home.Config()
 	if err != nil {
 		return
@@ -153,12 +153,7 @@ func (p *place) evict(host string, epoch uint64) {
 	if err != nil {
 		return
 	}
-	fenced := smbstore.Fenced(p.home.Store(), fence)
-	for _, d := range c.Disks {
-		if f, err := fenced.OpenFile(d.Path, smbstore.ReadWrite|smbstore.DenyWrite); err == nil {
-			f.Close() //nolint:errcheck // nothing was written
-		}
-	}
+	smbstore.Evict(ctx, p.home.Store(), fence, paths(c.Disks))
 }
 
 // tidied tidies the VM's home, and shows what could not be removed: no reason not to
