@@ -169,8 +169,14 @@ func (p *progressWriter) tell() {
 	}()
 }
 
-// wait waits until nothing is being written.
-func (p *progressWriter) wait() { p.writing <- struct{}{} }
+// wait waits until nothing is being written: what the journal becomes next, or its
+// removal, must not be overtaken. A nil one never wrote.
+func (p *progressWriter) wait() {
+	if p != nil {
+		p.writing <- struct{}{}
+		<-p.writing
+	}
+}
 
 // readJournal reads a home's journal: ErrNoJob if it has none.
 func readJournal(dst smbstore.Store) (*Journal, error) {

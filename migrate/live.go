@@ -111,8 +111,9 @@ type liveDisks struct {
 	m        *migration
 	o        *LiveOptions
 	disks    []*liveDisk
-	latency  block.Latency // of all the guest's requests
-	guard    *guard        // nil: none
+	latency  block.Latency   // of all the guest's requests
+	guard    *guard          // nil: none
+	progress *progressWriter // nil before the passes
 	switched atomic.Bool
 	ended    atomic.Bool
 }
@@ -173,6 +174,7 @@ func (l *liveDisks) abandon(ctx context.Context, cause error) error {
 			_ = d.dst.Close() // it goes away
 		}
 	}
+	l.progress.wait() // with the guest on its source, which this may not hold up
 	err := l.m.undo(ctx)
 	if !errors.Is(err, ErrCancelled) {
 		errs = append(errs, fmt.Errorf("the VM goes on at %s; %s: %w: %w",

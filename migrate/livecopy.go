@@ -105,6 +105,7 @@ func (l *liveDisks) copy(ctx context.Context, c *copier) error {
 	if err := l.rename(); err != nil {
 		return err
 	}
+	l.progress = l.m.journal.progress(l.m.ends.dst)
 	return l.governed(ctx, c, func() error {
 		for _, d := range l.disks {
 			if err := l.pass(ctx, c, d); err != nil {
@@ -153,7 +154,7 @@ func (l *liveDisks) mirror(ctx context.Context, c *copier, kept bool) error {
 
 // pass copies what one disk held before it was mirrored.
 func (l *liveDisks) pass(ctx context.Context, c *copier, d *liveDisk) error {
-	state, progress := l.m.journal.file(d.name), l.m.journal.progress(l.m.ends.dst)
+	state := l.m.journal.file(d.name)
 	if state == nil {
 		return fmt.Errorf("%s: %w", d.name, smbstore.ErrNotExist)
 	}
@@ -163,7 +164,7 @@ func (l *liveDisks) pass(ctx context.Context, c *copier, d *liveDisk) error {
 		c.job.passed(p.Copied-last.Copied, p.Skipped+p.Zeroed-last.Skipped-last.Zeroed, now-left)
 		last, left = p, now
 		state.Disk, state.Left = d.mirror.Size(), max(now, 0)
-		progress.tell()
+		l.progress.tell()
 		failpoint("live-copied")
 	}}
 	var err error
@@ -173,9 +174,9 @@ func (l *liveDisks) pass(ctx context.Context, c *copier, d *liveDisk) error {
 		err = d.mirror.CopyPass(ctx, o)
 	}
 	if err != nil {
-		return l.failure(fmt.Errorf("copy %s: %w", d.name, err))
+		return l.failure(fmt.Errorf("copy %s: %w", d.name, err)) // abandon waits
 	}
-	progress.wait()
+	l.progress.wait()
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -307,5 +309,72 @@ func resumeKeeps(t *testing.T, cancelled bool) {
 	must(t, job.Wait(t.Context()))
 	if exists(a, "vm") || exists(b, "vm", JournalName) {
 		t.Error("the source or the journal is there still")
+	}
+}
+
+// slowJournal holds up the first write of the journal that is made beside a pass:
+// until the job undoes what it did, or for a while.
+type slowJournal struct {
+	smbstore.Store
+	passing *atomic.Bool // false once the job undoes what it did
+	held    *atomic.Bool
+	late    *atomic.Bool // it ended after that
+}
+
+func (s *slowJournal) Rename(from, to string) error {
+	if strings.HasSuffix(to, JournalName) && s.passing.Load() && !s.held.Swap(true) {
+		for until := time.Now().Add(time.Second); s.passing.Load() && time.Now().Before(until); {
+			time.Sleep(time.Millisecond)
+		}
+		s.late.Store(!s.passing.Load())
+	}
+	return s.Store.Rename(from, to)
+}
+
+// The journal's last write beside a pass that is cancelled ends before anything is
+// undone: it would bring back a journal that says to go on.
+func TestJournalIsNotOvertaken(t *testing.T) {
+	journalEvery = 0
+	t.Cleanup(func() { journalEvery = 2 * time.Second })
+	a, b := t.TempDir(), t.TempDir()
+	v := makeChainVM(t, a, smbstore.VHDX, smbstore.VHDX, 8<<20, 3)
+	v.open(t)
+	var passing, held, late atomic.Bool
+	openStore = func(ctx context.Context, l smbstore.Location, o smbstore.Options) (smbstore.Store, error) {
+		s, err := smbstore.Open(ctx, l, o)
+		if err != nil || !at(b).Contains(l) {
+			return s, err
+		}
+		return &slowJournal{s, &passing, &held, &late}, nil
+	}
+	t.Cleanup(func() { openStore = smbstore.Open })
+	jobs := make(chan *Job, 1)
+	var once sync.Once
+	mirrored := 0
+	setFailpoint(t, func(point string) {
+		switch point {
+		case "mirrored": // the chain comes last, and then the passes
+			mirrored++
+			passing.Store(mirrored == len(v.slots))
+		case "live-copied":
+			for until := time.Now().Add(time.Minute); !held.Load() && time.Now().Before(until); {
+				time.Sleep(time.Millisecond)
+			}
+			once.Do(func() { (<-jobs).Cancel() })
+		case "cancelling":
+			passing.Store(false)
+		}
+	})
+	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: v.slots})
+	must(t, err)
+	jobs <- job
+	if err := job.Wait(t.Context()); !errors.Is(err, ErrCancelled) {
+		t.Errorf("got %v, want ErrCancelled", err)
+	}
+	if !held.Load() || late.Load() {
+		t.Errorf("the journal was written beside the pass: %v, after the undoing had begun: %v", held.Load(), late.Load())
+	}
+	for _, s := range v.slots {
+		must(t, s.Close())
 	}
 }
