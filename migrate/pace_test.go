@@ -99,6 +99,30 @@ func TestGuardStuck(t *testing.T) {
 	}
 }
 
+// A disk that holds up the guest and the copy alike for a while does not have the copy
+// crawl afterwards.
+func TestGuardAfterStall(t *testing.T) {
+	g := newGuard(&LiveOptions{})
+	g.base = 600 * time.Microsecond
+	quick := paceWindow{span: governEvery, moved: 24 << 20, guest: block.LatencyWindow{Count: 70, Mean: 3 * time.Millisecond}}
+	for range 20 {
+		if rate, slow := g.step(quick); rate != 0 || slow {
+			t.Fatalf("%d, %v for a quick guest", rate, slow)
+		}
+	}
+	for range 8 {
+		if rate, slow := g.step(paceWindow{span: governEvery, guest: block.LatencyWindow{InFlight: 4}}); rate != 0 || !slow {
+			t.Fatalf("%d, %v while nothing moves", rate, slow)
+		}
+	}
+	g.step(paceWindow{span: governEvery, moved: 3 << 20, guest: block.LatencyWindow{Count: 177, Mean: 11 * time.Millisecond}})
+	for i := range 20 {
+		if rate, _ := g.step(quick); rate != 0 && rate < 100<<20 {
+			t.Fatalf("window %d after the stall: %d MiB/s", i, rate>>20)
+		}
+	}
+}
+
 // The climber finds about as many requests as bring something, and halves them for
 // a slow guest.
 func TestClimber(t *testing.T) {
