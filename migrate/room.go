@@ -109,10 +109,14 @@ func (m *migration) undoWithoutRoom(ctx context.Context, src smbstore.Record) er
 const giveBack = 4 * copyChunk
 
 // writeWithoutRoom replaces the journal of a job that failed for want of room:
-// the end of the file that was being copied makes room for it.
+// the end of the file that was being copied makes room for it. Once nothing is copied
+// any more there is none that may be cut: the VM may lie there already.
 func (m *migration) writeWithoutRoom() error {
+	if m.journal.Phase != Copying && m.journal.Phase != Verifying {
+		return m.journal.write(m.ends.dst)
+	}
 	for _, f := range m.journal.Files {
-		if f.Copied == f.Size {
+		if f.Role != "" || f.Copied == f.Size {
 			continue
 		}
 		dst, err := m.ends.dst.OpenFile(f.Name, smbstore.ReadWrite)

@@ -314,5 +314,11 @@ func (m *migration) fail(err error) error {
 		first, werr = "once the server can be reached, ", nil
 	}
 	to := m.journal.Destination
-	return errors.Join(fmt.Errorf("%w\n%sfinish with `lunless migrate resume %s`, or undo with `lunless migrate cancel %s`", err, first, to, to), werr)
+	next := fmt.Sprintf("%sfinish with `lunless migrate resume %s`", first, to)
+	if m.journal.Phase == Cleaning {
+		next = "the VM has moved: " + next
+	} else {
+		next += fmt.Sprintf(", or undo with `lunless migrate cancel %s`", to)
+	}
+	return errors.Join(fmt.Errorf("%w\n%s", err, next), werr)
 }
