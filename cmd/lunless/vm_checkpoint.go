@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"lunless/migrate/host"
 )
 
 func vmCheckpoint() *cobra.Command {
@@ -75,19 +78,27 @@ if nothing grows from them; else they stay as images of the chains that do, and
 }
 
 func vmRestore() *cobra.Command {
-	c := &cobra.Command{Use: "restore VM CHECKPOINT", Short: "Put a VM back to a checkpoint", Args: takes(2),
+	c := &cobra.Command{Use: "restore VM CHECKPOINT (--keep NAME | --discard)", Short: "Put a VM back to a checkpoint", Args: takes(2),
 		Long: `Gives a VM the disks it had at a checkpoint, named by its name or id. What it is now
-is lost, unless a checkpoint of it is made before. A guest that runs is ended, and
-runs again from the checkpoint: from its state, if it ran then.` + addressed,
-		Example: `  lunless vm checkpoint web1 now
-  lunless vm restore web1 before-upgrade --yes`}
+becomes a checkpoint with --keep, and is lost with --discard: one of them is needed.
+A guest that runs is ended. From a checkpoint of a running guest it goes on with the
+memory it had: at once if it ran, at the next start if the VM was off. From one of a
+VM that was off, the VM is off.` + addressed,
+		Example: `  lunless vm restore web1 before-upgrade --keep after-upgrade
+  lunless vm restore web1 before-upgrade --discard`}
 	agent := agentFlags(c)
-	sure := c.Flags().Bool("yes", false, "restore without being asked (required: what the VM is now is lost)")
+	q := host.RestoreRequest{}
+	c.Flags().StringVar(&q.As, "keep", "", "make a checkpoint of that `NAME` of what the VM is now (\"\": named by the time)")
+	c.Flags().BoolVar(&q.Discard, "discard", false, "lose what the VM is now")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if !*sure {
-			return usageError{fmt.Errorf("restoring %s loses what it is now (`lunless vm checkpoint %s` keeps that): say --yes", args[0], args[0])}
+		if q.Keep = c.Flags().Changed("keep"); q.Keep && q.Discard {
+			return usageError{fmt.Errorf("--keep and --discard: what %s is now is either kept or lost", args[0])}
 		}
-		v, err := agent.Restore(c.Context(), args[0], args[1])
+		q.Name = args[1]
+		v, err := agent.Restore(c.Context(), args[0], q)
+		if errors.Is(err, host.ErrWouldLose) {
+			return usageError{err}
+		}
 		return printVM(c, agent, v, err)
 	}
 	return c

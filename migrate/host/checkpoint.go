@@ -42,22 +42,25 @@ func (v *vm) checkpoint(ctx context.Context, q CheckpointRequest) error {
 		return v.fail("make a checkpoint of", err)
 	}
 	defer done()
+	return v.fail("make a checkpoint of", v.checkpointNow(ctx, q.Name))
+}
+
+func (v *vm) checkpointNow(ctx context.Context, name string) error {
 	did, err := v.doing("a checkpoint")
 	if err != nil {
-		return v.fail("make a checkpoint of", err)
+		return err
 	}
 	defer did()
 	now := time.Now().UTC().Round(time.Second)
-	k := smbstore.Checkpoint{ID: uuid.NewString(), Name: q.Name, Created: now}
+	k := smbstore.Checkpoint{ID: uuid.NewString(), Name: name, Created: now}
 	if k.Name == "" {
 		k.Name = now.Format("2006-01-02 15:04:05")
 	}
-	if r, rerr := v.running(); rerr == nil {
-		err = r.checkpoint(ctx, &k)
-	} else {
-		err = v.atHome(ctx, func(p *place) error { return checkpointOff(ctx, p, &k) })
+	r, err := v.running()
+	if err != nil {
+		return v.atHome(ctx, func(p *place) error { return checkpointOff(ctx, p.home, &k) })
 	}
-	return v.fail("make a checkpoint of", err)
+	return r.checkpoint(ctx, &k)
 }
 
 // atHome calls do with the home of a VM that is off, owned by this host in a new epoch.
@@ -177,20 +180,20 @@ func grow(ctx context.Context, home *smbstore.Home, parents []smbstore.Disk, bra
 
 // checkpointOff makes a checkpoint of a VM that is off. A saved state is the
 // checkpoint's too.
-func checkpointOff(ctx context.Context, p *place, k *smbstore.Checkpoint) error {
-	c, err := p.home.Config()
+func checkpointOff(ctx context.Context, home *smbstore.Home, k *smbstore.Checkpoint) error {
+	c, err := home.Config()
 	if err != nil {
 		return err
 	}
-	if err := announceChildren(p.home, c.Disks, k.ID); err != nil {
+	if err := announceChildren(home, c.Disks, k.ID); err != nil {
 		return err
 	}
-	children, err := grow(ctx, p.home, c.Disks, k.ID)
+	children, err := grow(ctx, home, c.Disks, k.ID)
 	if err != nil {
 		return err
 	}
 	failpoint("checkpoint-grown")
-	err = p.home.UpdateConfig(func(c *smbstore.Config) error {
+	err = home.UpdateConfig(func(c *smbstore.Config) error {
 		k.Saved = c.Saved
 		return add(c, k, children)
 	})
@@ -198,10 +201,10 @@ func checkpointOff(ctx context.Context, p *place, k *smbstore.Checkpoint) error 
 	if err == nil {
 		return nil
 	}
-	if c, rerr := p.home.Config(); rerr != nil || has(&c, k.ID) {
+	if c, rerr := home.Config(); rerr != nil || has(&c, k.ID) {
 		return errors.Join(err, rerr) // they may be the VM's
 	}
-	return errors.Join(err, discard(p.home, paths(children)...))
+	return errors.Join(err, discard(home, paths(children)...))
 }
 
 // announceChildren names the disks that shall grow from others.

@@ -45,10 +45,15 @@ func TestCheckpoints(t *testing.T) {
 	}
 	c.Close()
 
-	if _, err := h.Restore(h.ctx, "web1", "nothing"); !errors.Is(err, ErrNoCheckpoint) {
+	if _, err := h.Restore(h.ctx, "web1", RestoreRequest{Name: "nothing", Discard: true}); !errors.Is(err, ErrNoCheckpoint) {
 		t.Errorf("what is not there: %v", err)
 	}
-	v, err := h.Restore(h.ctx, "web1", "a")
+	for _, q := range []RestoreRequest{{Name: "a"}, {Name: "a", Keep: true, Discard: true}} {
+		if _, err := h.Restore(h.ctx, "web1", q); !errors.Is(err, ErrWouldLose) || !strings.Contains(err.Error(), `since the checkpoint "b"`) {
+			t.Errorf("without a word on what it is now: %v", err)
+		}
+	}
+	v, err := h.Restore(h.ctx, "web1", RestoreRequest{Name: "a", Discard: true})
 	h.must(err)
 	if v.State != Running || len(v.Disks[0].Images) != 2 {
 		t.Errorf("put back: %+v", v)
@@ -87,14 +92,14 @@ func offCheckpoint(t *testing.T, h *rig) {
 	t.Helper()
 	_, err := h.Checkpoint(h.ctx, "web1", "off")
 	h.must(err)
-	v, err := h.Restore(h.ctx, "web1", "off")
+	v, err := h.Restore(h.ctx, "web1", RestoreRequest{Name: "off", Keep: true, As: "was"})
 	h.must(err)
 	if v.State != Stopped {
 		t.Errorf("put back: %+v", v)
 	}
 	l, err := h.Checkpoints(h.ctx, "web1")
 	h.must(err)
-	if len(l.Checkpoints) != 1 || l.Current != l.Checkpoints[0].ID || l.Checkpoints[0].Saved != nil {
+	if len(l.Checkpoints) != 2 || l.Checkpoints[1].Name != "was" || l.Checkpoints[1].Parent != l.Checkpoints[0].ID || l.Current != l.Checkpoints[0].ID || l.Checkpoints[0].Saved != nil {
 		t.Errorf("one checkpoint without a state: %+v", l)
 	}
 }

@@ -76,9 +76,9 @@ func (c Client) Checkpoint(ctx context.Context, vm, name string) (v VM, err erro
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints"), CheckpointRequest{name}, &v)
 }
 
-// Restore puts a VM back to a checkpoint, by its name or id. What it is now is lost.
-func (c Client) Restore(ctx context.Context, vm, name string) (v VM, err error) {
-	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/restore"), CheckpointRequest{name}, &v)
+// Restore puts a VM back to a checkpoint.
+func (c Client) Restore(ctx context.Context, vm string, q RestoreRequest) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/restore"), q, &v)
 }
 
 // RemoveCheckpoint forgets one.

@@ -68,6 +68,7 @@ var kinds = []kind{
 	{"logon", smbstore.ErrLogon, http.StatusBadGateway},
 	{"no-checkpoint", ErrNoCheckpoint, http.StatusNotFound},
 	{"checkpoint-taken", ErrCheckpointTaken, http.StatusConflict},
+	{"would-lose", ErrWouldLose, http.StatusConflict},
 	{"no-migration", ErrNoMigration, http.StatusNotFound},
 	{"same-place", migrate.ErrSamePlace, http.StatusConflict},
 	{"unfinished", migrate.ErrUnfinished, http.StatusConflict},

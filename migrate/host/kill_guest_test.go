@@ -172,7 +172,7 @@ func (g *killGuest) prepare(k killCase) (to site, args []string) {
 		_, err := g.Checkpoint(g.ctx, soakVM, name)
 		g.must(err)
 		g.flushes(g.c, 1)
-		return to, at("vm", "restore", soakVM, name, "--yes")
+		return to, at("vm", "restore", soakVM, name, "--discard")
 	case "stop":
 		return to, at("vm", "stop", soakVM, "--force")
 	}

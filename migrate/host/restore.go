@@ -4,21 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
 	"lunless/smbstore"
 )
 
-// restore puts the VM back to a checkpoint. A guest that runs is ended, and what it
-// did since is lost; it runs again afterwards, from the checkpoint's state if there
-// is one.
-func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
+// RestoreRequest names the checkpoint to go back to, by its name or id, and says what
+// becomes of what the VM is now: one of Keep and Discard.
+type RestoreRequest struct {
+	Name string `json:"name"`
+	// Keep makes a checkpoint of what the VM is now, before; As is its name, "" for the time.
+	Keep    bool   `json:"keep,omitempty"`
+	As      string `json:"as,omitempty"`
+	Discard bool   `json:"discard,omitempty"`
+}
+
+// ErrWouldLose: a restore was asked for without a word on what the VM is now.
+var ErrWouldLose = errors.New("a restore drops what the VM is now")
+
+// restore puts the VM back to a checkpoint. A guest that runs is ended; what the VM was
+// is a checkpoint then, or lost. From a checkpoint of a running guest it runs again if
+// it ran before, and is saved if it was off; from one of a VM that was off it is off.
+func (v *vm) restore(ctx context.Context, q RestoreRequest) error {
 	done, err := v.begin(ctx)
 	if err != nil {
 		return v.fail("restore", err)
 	}
 	defer done()
+	k, err := v.toRestore(ctx, q)
+	if err != nil {
+		return v.fail("restore", err)
+	}
+	if q.Keep {
+		if err := v.checkpointNow(ctx, q.As); err != nil {
+			return v.fail("restore", fmt.Errorf("it is as it was, because no checkpoint of it could be made: %w", err))
+		}
+	}
 	did, err := v.doing("a restore")
 	if err != nil {
 		return v.fail("restore", err)
@@ -26,15 +49,7 @@ func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
 	defer did()
 	var again bool
 	if r, err := v.running(); err == nil {
-		// First see that there is such a checkpoint.
-		c, err := r.at().home.Config()
-		if err == nil {
-			_, err = find(&c, q.Name)
-		}
-		if err != nil {
-			return v.fail("restore", err)
-		}
-		again = true
+		again = k.Saved != nil
 		r.end(ending{state: Stopped, reason: "it is put back to a checkpoint"})
 		// From here on it is done whoever asked for it.
 		var cancel context.CancelFunc
@@ -47,14 +62,11 @@ func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
 		}
 		failpoint("restore-ended")
 	}
-	var saved bool
-	err = v.atHome(ctx, func(p *place) (err error) {
-		saved, err = restoreOff(ctx, p, q.Name)
-		return err
-	})
+	err = v.atHome(ctx, func(p *place) error { return restoreOff(ctx, p.home, k.ID) })
 	if err != nil {
 		return v.fail("restore", err)
 	}
+	saved := k.Saved != nil
 	if err := v.remember(func(k *kept) { k.Saved, k.Ended = saved, "" }); err != nil {
 		return v.fail("restore", err)
 	}
@@ -72,6 +84,55 @@ func (v *vm) restore(ctx context.Context, q CheckpointRequest) error {
 	return nil
 }
 
+// toRestore is the checkpoint that a request means, if there is nothing against it.
+func (v *vm) toRestore(ctx context.Context, q RestoreRequest) (k smbstore.Checkpoint, err error) {
+	var home *smbstore.Home
+	r, rerr := v.running()
+	if rerr == nil {
+		if r.moving.Load() {
+			return k, fmt.Errorf("%w: a migration: wait for it, or cancel it", ErrBusy)
+		}
+		home = r.at().home
+	} else {
+		if home, err = smbstore.OpenHome(ctx, v.location(), v.a.homeOptions()); err != nil {
+			return k, err
+		}
+		defer home.Close() //nolint:errcheck // was only read
+	}
+	c, err := home.Config()
+	if err != nil {
+		return k, err
+	}
+	if k, err = find(&c, q.Name); err != nil {
+		return k, err
+	}
+	if q.Keep == q.Discard {
+		return k, fmt.Errorf("%w: %s: say either --keep NAME, which makes a checkpoint of it, or --discard", ErrWouldLose, atStake(home, &c, rerr == nil))
+	}
+	return k, nil
+}
+
+// atStake says what of a VM no checkpoint has.
+func atStake(home *smbstore.Home, c *smbstore.Config, running bool) string {
+	var size int64
+	for _, d := range c.Disks {
+		if st, err := home.Store().Stat(d.Path); err == nil {
+			size += st.Size
+		}
+	}
+	s := fmt.Sprintf("what its %d disk(s) have been written, %.1f MiB at most", len(c.Disks), float64(size)/(1<<20))
+	if k, err := find(c, c.Current); err == nil {
+		s += fmt.Sprintf(", since the checkpoint %q of %s", k.Name, k.Created.Local().Format(time.DateTime))
+	}
+	switch {
+	case running:
+		s += ", and the guest's memory"
+	case c.Saved != nil && !hasState(c, c.Saved.Path):
+		s += ", and the guest's saved state"
+	}
+	return s
+}
+
 // find gives a checkpoint by its name or id.
 func find(c *smbstore.Config, name string) (smbstore.Checkpoint, error) {
 	for _, k := range c.Checkpoints {
@@ -83,27 +144,27 @@ func find(c *smbstore.Config, name string) (smbstore.Checkpoint, error) {
 }
 
 // restoreOff gives a VM that is off new disks that grow from a checkpoint's, and
-// removes those it had. saved tells whether there is a state to go on from.
-func restoreOff(ctx context.Context, p *place, name string) (saved bool, err error) {
-	c, err := p.home.Config()
+// removes those it had.
+func restoreOff(ctx context.Context, home *smbstore.Home, name string) error {
+	c, err := home.Config()
 	if err != nil {
-		return false, err
+		return err
 	}
 	k, err := find(&c, name)
 	if err != nil {
-		return false, err
+		return err
 	}
 	branch := uuid.NewString()
-	if err := announceChildren(p.home, k.Disks, branch); err != nil {
-		return false, err
+	if err := announceChildren(home, k.Disks, branch); err != nil {
+		return err
 	}
-	children, err := grow(ctx, p.home, k.Disks, branch)
+	children, err := grow(ctx, home, k.Disks, branch)
 	if err != nil {
-		return false, err
+		return err
 	}
 	failpoint("restore-grown")
 	old := c
-	err = p.home.UpdateConfig(func(c *smbstore.Config) error {
+	err = home.UpdateConfig(func(c *smbstore.Config) error {
 		c.Disks, c.Current, c.Saved = children, k.ID, k.Saved
 		settled(c, paths(children)...)
 		c.Unfinished = append(c.Unfinished, unused(c, old.Disks, old.Saved)...)
@@ -111,15 +172,15 @@ func restoreOff(ctx context.Context, p *place, name string) (saved bool, err err
 	})
 	failpoint("restore-committed")
 	if err != nil {
-		if c, rerr := p.home.Config(); rerr != nil || uses(&c, children[0].Path) {
-			return false, errors.Join(err, rerr)
+		if c, rerr := home.Config(); rerr != nil || uses(&c, children[0].Path) {
+			return errors.Join(err, rerr)
 		}
-		return false, errors.Join(err, discard(p.home, paths(children)...))
+		return errors.Join(err, discard(home, paths(children)...))
 	}
-	if c, err = p.home.Config(); err != nil {
-		return false, err
+	if c, err = home.Config(); err != nil {
+		return err
 	}
-	return k.Saved != nil, discard(p.home, unused(&c, old.Disks, old.Saved)...)
+	return discard(home, unused(&c, old.Disks, old.Saved)...)
 }
 
 // uses tells whether a disk is the VM's or one of its checkpoints'.
