@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path"
 	"strings"
 	"sync"
@@ -52,7 +53,8 @@ func openSMB(ctx context.Context, l Location, o Options) (*smbStore, error) {
 	dctx, cancel := context.WithTimeout(ctx, o.RequestTimeout)
 	defer cancel()
 	if err := s.connect(dctx); err != nil {
-		if ctx.Err() == nil && (dctx.Err() != nil || errors.Is(err, client.ErrConnectionLost)) {
+		var dial *net.OpError
+		if ctx.Err() == nil && (dctx.Err() != nil || errors.Is(err, client.ErrConnectionLost) || errors.As(err, &dial) && dial.Op == "dial") {
 			err = fmt.Errorf("%w: %s: %w", ErrUnreachable, l.Addr(), err)
 		}
 		return nil, opError("open", l, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -369,4 +370,19 @@ func changeRecord(server *storetest.Server, host string, rounds int) error {
 		}
 	}
 	return nil
+}
+
+// A store that could not be opened is no store at all: who keeps it beside the error
+// must be able to tell.
+func TestSMBNotOpened(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := smbstore.Location{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, User: "hv", Share: "vms"}
+	l.Close()
+	s, err := smbstore.Open(t.Context(), at, smbstore.Options{Credentials: &smbstore.Credentials{User: "hv", Password: "x"}})
+	if s != nil || !errors.Is(err, smbstore.ErrUnreachable) {
+		t.Errorf("got %T, %v", s, err)
+	}
 }

@@ -155,7 +155,11 @@ func Open(ctx context.Context, l Location, o Options) (Store, error) {
 		}
 		return &localStore{loc: l, opts: o}, nil
 	}
-	return openSMB(ctx, l, o)
+	s, err := openSMB(ctx, l, o)
+	if err != nil {
+		return nil, err // not a Store that is nil inside
+	}
+	return s, nil
 }
 
 // OpenPath parses and opens a location.

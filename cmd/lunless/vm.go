@@ -271,8 +271,13 @@ func vmShow() *cobra.Command {
 			Config   smbstore.Config   `json:"config"`
 		}{h.Location(), record, config}
 		return show(c, v, func(w io.Writer) {
-			fmt.Fprintf(w, "name      %s\nid        %s\nlocation  %s\nowner     %s\ncpus      %d\nmemory    %s\nfirmware  %s\n",
-				config.Name, config.ID, h.Location(), record, config.CPUs, size(config.Memory), config.Firmware)
+			fmt.Fprintf(w, "name      %s\nid        %s\nlocation  %s\nowner     %s\ncpus      %d\nmemory    %s\n",
+				config.Name, config.ID, h.Location(), record, config.CPUs, size(config.Memory))
+			if k := config.Kernel; k != nil {
+				fmt.Fprintf(w, "kernel    %s %s\n", k.Path, k.Append)
+			} else {
+				fmt.Fprintf(w, "firmware  %s\n", config.Firmware)
+			}
 			if config.StorageTrouble != "" || config.StoragePatience != 0 {
 				fmt.Fprintf(w, "trouble   %s\n", troublePolicy(&config))
 			}

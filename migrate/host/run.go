@@ -69,8 +69,11 @@ func (a *Agent) openPlace(ctx context.Context, at smbstore.Location) (*place, er
 }
 
 // openStore opens what the VM's disks lie on.
-func (p *place) openStore(ctx context.Context, v *vm) (err error) {
-	p.store, err = smbstore.Open(ctx, p.home.Location(), v.a.diskOptions())
+func (p *place) openStore(ctx context.Context, v *vm) error {
+	s, err := smbstore.Open(ctx, p.home.Location(), v.a.diskOptions())
+	if err == nil {
+		p.store = s
+	}
 	return err
 }
 
