@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,7 +120,7 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("DELETE /migrations/{id}", c.onMigration((*migrate.Job).Cancel))
 	mux.HandleFunc("POST /migrations/{id}/pause", c.onMigration((*migrate.Job).Pause))
 	mux.HandleFunc("POST /migrations/{id}/unpause", c.onMigration((*migrate.Job).Unpause))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return a.ctx }}
+	srv := &http.Server{Handler: endsAgent(mux), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return a.ctx }}
 	ended := make(chan error, 1)
 	go func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -133,6 +134,26 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 		srv.Close()
 		os.Remove(a.cfg.Listen) //nolint:errcheck // the next agent replaces it
 	}, ended, nil
+}
+
+// endsAgent has a panic end the agent, as it does anywhere else: net/http would go on
+// with a VM half way through what it was at. The guests outlive it, and the next agent
+// takes them over, as after kill -9.
+func endsAgent(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				crash(p, debug.Stack())
+			}
+		}()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// crash ends the process. Tests replace it.
+var crash = func(p any, stack []byte) {
+	fmt.Fprintf(os.Stderr, "panic: %v\n\n%s", p, stack)
+	os.Exit(2)
 }
 
 func (c control) host(w http.ResponseWriter, _ *http.Request) {

@@ -165,6 +165,9 @@ func (h *rig) signal(s syscall.Signal) {
 	if h.cmd != nil {
 		h.cmd.Process.Signal(s) //nolint:errcheck // it may have ended
 		h.cmd.Wait()            //nolint:errcheck // of a signal
+		if end := h.cmd.ProcessState; end.Exited() && end.ExitCode() != 0 {
+			h.t.Errorf("the agent ended by itself: %v", end)
+		}
 		h.cmd = nil
 	}
 }
