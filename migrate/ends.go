@@ -75,6 +75,13 @@ func (e *ends) close() error {
 	return errors.Join(errs...)
 }
 
+// abandon closes the stores without waiting for their servers.
+func (e *ends) abandon() {
+	for _, s := range e.stores {
+		smbstore.Abandon(s)
+	}
+}
+
 // leaveSource closes the source's store, if that is not the destination's too.
 func (e *ends) leaveSource() {
 	if len(e.stores) < 2 {

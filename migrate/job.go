@@ -143,7 +143,7 @@ type Job struct {
 	err     error
 	report  func(Status)
 	last    time.Time // of the last report
-	release func() error
+	lies    *ends     // what the disks of a live migration lie on after it
 
 	reporting sync.Mutex // held while report runs; taken before mu
 }
@@ -263,19 +263,29 @@ func (j *Job) Cancel() { j.cancel(ErrCancelled) }
 // after it. It is called once the slots' devices are closed.
 func (j *Job) Release() error {
 	j.mu.Lock()
-	release := j.release
-	j.release = nil
+	e := j.lies
+	j.lies = nil
 	j.mu.Unlock()
-	if release == nil {
+	if e == nil {
 		return nil
 	}
-	return release()
+	return e.close()
 }
 
-func (j *Job) keep(release func() error) {
+// Abandon has those connections cut: what the disks wait for fails.
+func (j *Job) Abandon() {
+	j.mu.Lock()
+	e := j.lies
+	j.mu.Unlock()
+	if e != nil {
+		e.abandon()
+	}
+}
+
+func (j *Job) keep(e *ends) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.release = release
+	j.lies = e
 }
 
 // phase begins a phase of total bytes.

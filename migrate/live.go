@@ -95,12 +95,14 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 		if !live.switched.Load() {
 			return live.abandon(ctx, m.leadFull(err))
 		}
+		if err == nil {
+			m.ends.leaveSource()
+		}
 		// The destination serves the VM from now on: its store stays open.
-		j.keep(m.ends.close)
+		j.keep(m.ends)
 		if err != nil {
 			return m.fail(err)
 		}
-		m.ends.leaveSource()
 		return nil
 	}), nil
 }

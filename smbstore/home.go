@@ -78,6 +78,13 @@ func (h *Home) Close() error {
 	return nil
 }
 
+// Abandon is Close without waiting for the home's server.
+func (h *Home) Abandon() {
+	if h.owns {
+		Abandon(h.store)
+	}
+}
+
 // OpenHome opens the home at a location. Errors: ErrNotHome, and those of Open.
 func OpenHome(ctx context.Context, l Location, o Options) (*Home, error) {
 	s, err := Open(ctx, l, o)

@@ -429,6 +429,16 @@ func (s *smbStore) Close() error {
 	return nil
 }
 
+// abandon closes the store without a word to its server.
+func (s *smbStore) abandon() {
+	if s.borrowed {
+		return
+	}
+	s.closed.Store(true)
+	s.cancel()
+	s.client.Abandon()
+}
+
 // mapSMB turns the client's errors into this package's.
 func mapSMB(err error) error {
 	switch {

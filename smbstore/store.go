@@ -162,6 +162,14 @@ func Open(ctx context.Context, l Location, o Options) (Store, error) {
 	return s, nil
 }
 
+// Abandon closes a store whose server is not waited for: what it was asked fails at
+// once, and what it has open it closes when it notices. It ends a Close that waits.
+func Abandon(s Store) {
+	if a, ok := s.(interface{ abandon() }); ok {
+		a.abandon()
+	}
+}
+
 // OpenPath parses and opens a location.
 func OpenPath(ctx context.Context, location string, o Options) (Store, error) {
 	l, err := ParseLocation(location)

@@ -75,7 +75,7 @@ func (v *vm) atHome(ctx context.Context, do func(p *place) error) error {
 	if err != nil {
 		return err
 	}
-	defer p.close() //nolint:errcheck // all was written by then
+	defer p.Release() //nolint:errcheck // all was written by then
 	record, err := v.a.own(ctx, p.home, ownOptions{})
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ type run struct {
 	mu      sync.Mutex     // guards what follows
 	fence   smbstore.Fence // of disks that are opened from now on
 	job     *move          // nil unless moving
-	after   []func() error // closes what disks that were moved lie on, once they are closed
+	after   []laid         // what disks that were moved lie on, to be closed once they are
 	settled chan struct{}  // see settling
 }
 
@@ -48,12 +48,28 @@ type place struct {
 	store smbstore.Store
 }
 
-func (p *place) close() error {
+// laid is what disks lie on: a place, or a migration that moved them.
+type laid interface {
+	Release() error
+	// Abandon has what waits for its servers fail, now and in Release.
+	Abandon()
+}
+
+// Release closes it.
+func (p *place) Release() error {
 	var errs []error
 	if p.store != nil {
 		errs = append(errs, p.store.Close())
 	}
 	return errors.Join(append(errs, p.home.Close())...)
+}
+
+// Abandon is Release without waiting for a server.
+func (p *place) Abandon() {
+	p.home.Abandon() // before the disks fail, and who closes them comes to it
+	if p.store != nil {
+		smbstore.Abandon(p.store)
+	}
 }
 
 // at is where the VM lies now.
@@ -193,8 +209,8 @@ func (r *run) closeWithin(wait time.Duration) error {
 	var errs []error
 	// What the guest had asked for may wait for a silent server until then.
 	giveUp := time.AfterFunc(wait, func() {
-		if s := r.at().store; s != nil {
-			s.Close() //nolint:errcheck // said by closeDisks
+		for _, l := range r.lies() {
+			l.Abandon() // said by closeDisks
 		}
 	})
 	if r.nbd != nil {
@@ -204,13 +220,18 @@ func (r *run) closeWithin(wait time.Duration) error {
 	}
 	errs = append(errs, r.closeDisks())
 	giveUp.Stop()
-	r.mu.Lock()
-	after := r.after
-	r.mu.Unlock()
-	for _, f := range after {
-		errs = append(errs, f())
+	for _, l := range r.lies() {
+		errs = append(errs, l.Release())
 	}
-	return errors.Join(append(errs, r.at().close())...)
+	return errors.Join(errs...)
+}
+
+// lies is all that the disks lie on, and the home: that first, which no disk's failure
+// tells of.
+func (r *run) lies() []laid {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]laid{r.at()}, r.after...)
 }
 
 // requestFailed is told of every request of the guest that failed.

@@ -26,32 +26,49 @@ func (v *vm) stop(ctx context.Context, q StopRequest) error {
 	if r == nil && left && q.Force {
 		return v.fail("stop", v.stopLeft(ctx))
 	}
-	done, err := v.begin(ctx)
-	if err != nil {
-		return v.fail("stop", err)
-	}
-	defer done()
-	if r, err = v.running(); err != nil {
-		return v.fail("stop", err)
-	}
-	if q.Force {
-		r.end(ending{state: Stopped, forced: true, reason: "ended by force: what the guest had not flushed is lost, as by a loss of power"})
-	} else if err := r.machine.Load().Powerdown(ctx); err != nil {
-		return v.fail("stop", err)
-	}
 	if q.Timeout <= 0 {
 		q.Timeout = time.Minute
 	}
-	patience := time.NewTimer(q.Timeout)
-	defer patience.Stop()
+	patience, cancel := context.WithTimeout(ctx, q.Timeout)
+	defer cancel()
+	late := fmt.Errorf("the guest has not powered itself off within %v: see `lunless vm console %s`, or give --force", q.Timeout, v.name())
+	if r != nil && q.Force {
+		// Whatever else is under way: it fails, or waits for what does not come.
+		r.end(ending{state: Stopped, forced: true, reason: "ended by force: what the guest had not flushed is lost, as by a loss of power"})
+		late = fmt.Errorf("its QEMU is being ended, and has not let go of its disks within %v: `lunless vm show %s` says what it waits for", q.Timeout, v.name())
+	} else {
+		var err error
+		if r, err = v.press(patience); err != nil {
+			if ctx.Err() == nil && patience.Err() != nil {
+				err = fmt.Errorf("its QEMU has not answered within %v: it waits for its storage, or stands: --force ends it", q.Timeout)
+			}
+			return v.fail("stop", err)
+		}
+	}
 	select {
 	case <-r.stopped:
 		return nil
-	case <-patience.C:
-		return v.fail("stop", fmt.Errorf("the guest has not powered itself off within %v: see `lunless vm console %s`, or give --force", q.Timeout, v.name()))
-	case <-ctx.Done():
-		return v.fail("stop", context.Cause(ctx))
+	case <-patience.Done():
 	}
+	if ctx.Err() != nil {
+		late = context.Cause(ctx)
+	}
+	return v.fail("stop", late)
+}
+
+// press presses the guest's power button, and gives what runs. The operation ends
+// with that: who waits for the guest is in nobody's way.
+func (v *vm) press(ctx context.Context) (*run, error) {
+	done, err := v.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	r, err := v.running()
+	if err != nil {
+		return nil, err
+	}
+	return r, r.machine.Load().Powerdown(ctx)
 }
 
 // stopLeft ends a guest that this agent could not take over yet.

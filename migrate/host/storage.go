@@ -159,14 +159,14 @@ func (r *run) settleAt(home smbstore.Location, epoch uint64) {
 				r.mu.Lock()
 				r.fence = fence
 				old := r.place.Swap(p)
-				r.after = append(r.after, old.close)
+				r.after = append(r.after, old)
 				r.mu.Unlock()
 				close(r.settling())
 				return
 			}
 		}
 		if p != nil {
-			err = errors.Join(err, p.close())
+			err = errors.Join(err, p.Release())
 		}
 		r.v.a.log.Warn("the new home of a VM that has moved cannot be opened yet", "vm", r.v.name(), "home", home, "error", err)
 		select {
@@ -219,7 +219,7 @@ func (r *run) seeMove(mv *move) {
 func (r *run) left(mv *move, closed bool) {
 	r.mu.Lock()
 	before := r.after
-	r.after, r.settled = []func() error{mv.job.Release}, nil
+	r.after, r.settled = []laid{mv.job}, nil
 	if !closed {
 		r.after = append(r.after, before...)
 	}
@@ -227,8 +227,8 @@ func (r *run) left(mv *move, closed bool) {
 	if !closed {
 		return
 	}
-	for _, f := range before {
-		if err := f(); err != nil {
+	for _, l := range before {
+		if err := l.Release(); err != nil {
 			r.v.a.log.Warn("closing what a VM has moved away from", "vm", r.v.name(), "error", err)
 		}
 	}

@@ -282,14 +282,9 @@ func (cl *Client) Granted() Granted {
 // Close logs off and disconnects. Files still open are closed by the server, also
 // the durable ones. What is waiting fails with ErrClosed.
 func (cl *Client) Close() error {
-	cl.mu.Lock()
-	if cl.closed {
-		cl.mu.Unlock()
+	if !cl.shut() {
 		return nil
 	}
-	cl.closed = true
-	cl.mu.Unlock()
-	cl.cancel()
 	s := cl.cur.Load()
 	if c := s.pick(); c != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), min(2*time.Second, cl.cfg.RequestTimeout))
@@ -300,6 +295,24 @@ func (cl *Client) Close() error {
 	}
 	s.end(ErrClosed)
 	return nil
+}
+
+// Abandon is Close without a word to the server, which need not answer any more. The
+// server keeps durable files until it gives them up.
+func (cl *Client) Abandon() {
+	if cl.shut() {
+		cl.cur.Load().end(ErrClosed)
+	}
+}
+
+// shut has what waits fail, and nothing begin; false if that was so before.
+func (cl *Client) shut() bool {
+	cl.mu.Lock()
+	was := cl.closed
+	cl.closed = true
+	cl.mu.Unlock()
+	cl.cancel()
+	return !was
 }
 
 // Disconnect cuts the connections without a word. It is how tests lose a network;
