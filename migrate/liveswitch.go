@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,9 +61,11 @@ func (l *liveDisks) flush(ctx context.Context) error {
 
 // handOver holds every disk still, has commit switch the records, and gives the
 // slots the destination's devices. If the outcome stays unknown when ctx ends,
-// the disks fail from then on: nobody may write until the record is settled.
+// the disks fail from then on: nobody may write until the record is settled. So they
+// do if the VM is found to be another owner's.
 func (l *liveDisks) handOver(ctx context.Context, commit func(context.Context) error) (stall time.Duration, err error) {
 	start := time.Now()
+	var outcome error // why nobody may write
 	var hold func(i int) error
 	hold = func(i int) error {
 		if i == len(l.disks) {
@@ -76,18 +79,16 @@ func (l *liveDisks) handOver(ctx context.Context, commit func(context.Context) e
 		_, err := d.slot.Swap(func(cur block.Device) (block.Device, error) {
 			err := hold(i + 1)
 			switch {
-			case errors.Is(err, ErrInDoubt):
+			case errors.Is(err, ErrInDoubt), errors.Is(err, smbstore.ErrTaken):
+				outcome = err
 				l.switched.Store(true) // there is no way back to the source
-				return inDoubt{d.dst}, nil
+				return shut{d.dst, err}, nil
 			case err != nil:
 				return nil, err
 			}
 			return d.dst, nil
 		})
-		if err == nil && l.switched.Load() {
-			return ErrInDoubt
-		}
-		return err
+		return cmp.Or(err, outcome)
 	}
 	err = hold(0)
 	if err == nil {
@@ -257,8 +258,8 @@ func (m *migration) handOverLive(ctx context.Context, j *Job, live *liveDisks) e
 	}
 	live.latency.Take()
 	stall, err := live.handOver(ctx, func(ctx context.Context) error {
-		for err := ready.commit(); ; err = m.records(ctx) {
-			if err == nil || !m.mayBeMoved(ctx) {
+		for err := ready.commit(); ; err = m.takenHere(ctx) {
+			if err == nil || errors.Is(err, smbstore.ErrTaken) || !m.mayBeMoved(ctx) {
 				return err
 			}
 			// The source may have been given up: nobody may write until that is known.
@@ -282,13 +283,27 @@ func (m *migration) handOverLive(ctx context.Context, j *Job, live *liveDisks) e
 	return nil
 }
 
-// inDoubt is a disk nobody may use until the ownership record is settled.
-type inDoubt struct{ block.Device }
-
-func (inDoubt) ReadAt(context.Context, []byte, int64) error { return ErrInDoubt }
-func (inDoubt) WriteAt(context.Context, []byte, int64, block.WriteFlags) error {
-	return ErrInDoubt
+// takenHere switches the records, and makes sure that it was for this host that the
+// destination was taken: a *smbstore.TakenError if not.
+func (m *migration) takenHere(ctx context.Context) error {
+	r, err := m.records(ctx)
+	if jl := m.journal; err == nil && (r.Host != jl.Host || r.Epoch != jl.Epoch+1) {
+		return &smbstore.TakenError{Epoch: jl.Epoch + 1, By: fmt.Errorf("%w: the destination says %s", smbstore.ErrNotOwner, r)}
+	}
+	return err
 }
-func (inDoubt) WriteZeroes(context.Context, int64, int64, block.WriteFlags) error { return ErrInDoubt }
-func (inDoubt) Trim(context.Context, int64, int64) error                          { return ErrInDoubt }
-func (inDoubt) Flush(context.Context) error                                       { return ErrInDoubt }
+
+// shut is a disk nobody may use: until the ownership record is settled, or since the
+// VM is another owner's.
+type shut struct {
+	block.Device
+	why error
+}
+
+func (s shut) ReadAt(context.Context, []byte, int64) error { return s.why }
+func (s shut) WriteAt(context.Context, []byte, int64, block.WriteFlags) error {
+	return s.why
+}
+func (s shut) WriteZeroes(context.Context, int64, int64, block.WriteFlags) error { return s.why }
+func (s shut) Trim(context.Context, int64, int64) error                          { return s.why }
+func (s shut) Flush(context.Context) error                                       { return s.why }

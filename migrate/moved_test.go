@@ -7,8 +7,10 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"lunless/smbstore"
 	"lunless/smbstore/block"
@@ -68,4 +70,49 @@ func TestMovedDisksAreLeftAlone(t *testing.T) {
 		t.Fatalf("the disk has %d bytes left", dev.Size())
 	}
 	must(t, w.checkAll(dev))
+}
+
+// A host that an administrator gave the VM in the middle of a switch, while the one
+// that moves it stood still, has it alone: the guest that was moved writes no more.
+func TestLiveStorageTakenInTheSwitch(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	h, slot, name := liveVM(t, a, smbstore.Raw, 4<<20)
+	w := newWriter(slot)
+	done := make(chan error, 1)
+	go func() { done <- w.run(context.Background(), 3) }()
+	for w.ops.Load() < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	var once sync.Once
+	setFailpoint(t, func(point string) {
+		if point != "moved" {
+			return
+		}
+		once.Do(func() {
+			r, err := h.Record()
+			must(t, err)
+			_, err = h.ResolveMoved(t.Context(), r.Job, at(b, "vm"))
+			must(t, err)
+			dst, err := smbstore.HomeIn(storeAt(t, filepath.Join(b, "vm")))
+			must(t, err)
+			_, err = dst.ResolveAfter(t.Context(), "thief", r.Epoch)
+			must(t, err)
+		})
+	})
+	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot}})
+	must(t, err)
+	if err := job.Wait(t.Context()); !errors.Is(err, smbstore.ErrTaken) || !strings.Contains(err.Error(), "owned by thief") {
+		t.Errorf("got %v, want ErrTaken and by whom", err)
+	}
+	if err := <-done; !errors.Is(err, smbstore.ErrTaken) {
+		t.Errorf("the writer got %v, want ErrTaken", err)
+	}
+	must(t, slot.Close())
+	r, err := record(b)
+	if err != nil || r.State != smbstore.Owned || r.Host != "thief" {
+		t.Errorf("%v %v", r, err)
+	}
+	if !exists(a, "vm") {
+		t.Error("the source was removed by a host that the VM is not of")
+	}
 }

@@ -26,17 +26,18 @@ import (
 // A live migration has both records locked and the changes written beside them
 // before it holds the guest (liveswitch.go). It makes 2 ahead of 1, which nobody
 // can take while the source says owned, and 1 and 3 in one change. Where that
-// fails in between it goes on here.
-func (m *migration) records(ctx context.Context) error {
+// fails in between it goes on here. It gives the destination's record, which may be
+// a later owner's: an administrator may have decided meanwhile.
+func (m *migration) records(ctx context.Context) (taken smbstore.Record, err error) {
 	jl := m.journal
 	to := plainLocation(jl.Destination)
 	dst, err := smbstore.HomeIn(m.ends.dst)
 	if err != nil {
-		return err
+		return taken, err
 	}
 	src, err := m.home.Record()
 	if err != nil {
-		return err
+		return taken, err
 	}
 	if sabotage(sabotageEpoch) && src.State == smbstore.Owned {
 		jl.Epoch, jl.Host = src.Epoch, src.Host
@@ -49,14 +50,14 @@ func (m *migration) records(ctx context.Context) error {
 			return r.Offer(jl.Host, jl.Epoch, jl.Job, to.String())
 		})
 		if err != nil {
-			return err
+			return taken, err
 		}
 		failpoint("offered")
 		if err := m.unchanged(ctx); err != nil {
-			return errors.Join(err, m.takeBack(ctx))
+			return taken, errors.Join(err, m.takeBack(ctx))
 		}
 		if err := m.offerAt(ctx, dst, src); err != nil {
-			return err
+			return taken, err
 		}
 		failpoint("offered-at-destination")
 		src, err = m.home.Change(ctx, jl.Job, func(r smbstore.Record) (smbstore.Record, error) {
@@ -66,21 +67,21 @@ func (m *migration) records(ctx context.Context) error {
 			return r.Move(jl.Job, to)
 		})
 		if err != nil {
-			return err
+			return taken, err
 		}
 		failpoint("moved")
 	}
 	if src.State != smbstore.Moved || src.Job != jl.Job {
-		return fmt.Errorf("%w: the source says %s", smbstore.ErrNotOwner, src)
+		return taken, fmt.Errorf("%w: the source says %s", smbstore.ErrNotOwner, src)
 	}
-	_, err = dst.Change(ctx, jl.Job, func(r smbstore.Record) (smbstore.Record, error) {
+	taken, err = dst.Change(ctx, jl.Job, func(r smbstore.Record) (smbstore.Record, error) {
 		if r.State == smbstore.Owned && r.Epoch > jl.Epoch {
 			return r, nil // taken by an earlier run
 		}
 		return r.Take(jl.Job, to.String(), jl.Host)
 	})
 	failpoint("taken")
-	return err
+	return taken, err
 }
 
 // offerAt writes the destination's first record: a copy of the source's offer.
@@ -162,7 +163,8 @@ const doubtEvery = 200 * time.Millisecond
 // handOver switches the records; a live VM's requests are held back meanwhile.
 func (m *migration) handOver(ctx context.Context, j *Job, live *liveDisks) error {
 	if live == nil {
-		return m.records(ctx)
+		_, err := m.records(ctx)
+		return err
 	}
 	return m.handOverLive(ctx, j, live)
 }
