@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 	"time"
 )
 
@@ -47,7 +48,32 @@ func (h *Home) hold(ctx context.Context, as lockAs) (*HeldRecord, error) {
 	if err := lock.acquire(ctx, as.force); err != nil {
 		return nil, opError("change the owner of", h.Location(), err)
 	}
-	return &HeldRecord{home: h, lock: lock}, nil
+	held := &HeldRecord{home: h, lock: lock}
+	if err := h.dropPrepared(); err != nil {
+		return nil, errors.Join(err, held.Release())
+	}
+	return held, nil
+}
+
+// dropPrepared removes the records that earlier holders of the lock prepared: one of
+// them may stand still right before it makes its record the home's, with its last
+// look at the lock behind it, and must find nothing to do that with. One that is
+// being written still, and cannot be removed for that, has that look ahead of it.
+func (h *Home) dropPrepared() error {
+	dir, stem := path.Split(h.RecordName())
+	infos, err := h.store.ReadDir(path.Clean(dir))
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if !strings.HasPrefix(i.Name, stem+tempMark) {
+			continue
+		}
+		if err := ignoreMissing(h.store.Remove(path.Join(dir, i.Name))); err != nil && !errors.Is(err, ErrSharing) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Record is what the record said when its lock was taken.
@@ -70,12 +96,14 @@ func (r *HeldRecord) prepare(to Record) error {
 		return err
 	}
 	r.next = to
-	r.temp, err = writeTemp(r.home.store, path.Dir(r.home.RecordName()), b)
+	dir, stem := path.Split(r.home.RecordName())
+	r.temp, err = writeTemp(r.home.store, dir, stem, b)
 	return err
 }
 
 // Commit makes the prepared record the home's, unless the lock was broken
-// meanwhile, and returns it. After an error other than that the record may be the
+// meanwhile, and returns it: whoever broke it has removed what was prepared (see
+// dropPrepared). After an error other than that the record may be the
 // old one or the new.
 func (r *HeldRecord) Commit() (Record, error) {
 	if r.temp == "" {

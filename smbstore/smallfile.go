@@ -79,7 +79,7 @@ func retryBusy(op func() error) error {
 // WriteFile replaces a small file in one step: readers see the old content or
 // the new, whatever happens, and once it returns the new one is on stable storage.
 func WriteFile(s Store, name string, data []byte) error {
-	temp, err := writeTemp(s, path.Dir(name), data)
+	temp, err := writeTemp(s, path.Dir(name), "", data)
 	if err != nil {
 		return err
 	}
@@ -87,13 +87,13 @@ func WriteFile(s Store, name string, data []byte) error {
 }
 
 // writeTemp makes a file that is to replace another in the folder, on stable
-// storage, and gives its name.
-func writeTemp(s Store, dir string, data []byte) (temp string, err error) {
+// storage, and gives its name, which begins with stem.
+func writeTemp(s Store, dir, stem string, data []byte) (temp string, err error) {
 	var f File
 	err = ErrUncertain
 	for try := 0; errors.Is(err, ErrUncertain) && try < 3; try++ {
 		// A name of which it is unknown whether it was made is left for another.
-		temp = path.Join(dir, tempMark+nonce())
+		temp = path.Join(dir, stem+tempMark+nonce())
 		f, err = s.OpenFile(temp, ReadWrite|Create|Exclusive)
 	}
 	if err != nil {
