@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"lunless/smbstore"
@@ -87,9 +88,30 @@ func (j *Journal) file(name string) *FileState {
 	return nil
 }
 
-// running tells whether the process that wrote the journal last still runs.
+// running tells whether somebody is at the job: the process that wrote the journal
+// last still runs, and if it is this one, the job is under way in it.
 func (j *Journal) running() bool {
-	return j.PID != os.Getpid() && j.Process != "" && smbstore.Process(j.PID) == j.Process
+	if j.Process == "" || smbstore.Process(j.PID) != j.Process {
+		return false
+	}
+	return j.PID != os.Getpid() || isClaimed(j.Job)
+}
+
+// claimed has the ids of the jobs that this process is at.
+var claimed sync.Map
+
+// claim makes the job this caller's in this process, until release is called:
+// ErrJobRunning if it is another's.
+func claim(job string) (release func(), err error) {
+	if _, there := claimed.LoadOrStore(job, true); there {
+		return nil, fmt.Errorf("job %s, this process: %w", job, ErrJobRunning)
+	}
+	return func() { claimed.Delete(job) }, nil
+}
+
+func isClaimed(job string) bool {
+	_, yes := claimed.Load(job)
+	return yes
 }
 
 // status is the job as its journal has it.

@@ -80,10 +80,12 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 	}
 	live, err := newLiveDisks(ctx, m, &o)
 	if err != nil {
+		defer m.release()
 		return nil, errors.Join(err, m.ends.into.RemoveAll(m.ends.dstName), m.ends.close())
 	}
 	m.journal.Grace = o.Grace
 	return start(ctx, m.journal.status(), &o.Options, func(ctx context.Context, j *Job) error {
+		defer m.release()
 		defer live.watch(nil)
 		// A store waits for its server as long as it was told to, which may be for
 		// ever: what is cancelled is not to wait that long.

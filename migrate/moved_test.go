@@ -116,3 +116,35 @@ func TestLiveStorageTakenInTheSwitch(t *testing.T) {
 		t.Error("the source was removed by a host that the VM is not of")
 	}
 }
+
+// Nobody resumes or cancels a job that is under way in the same process: an agent
+// has many, and sees to those that were cut besides.
+func TestJobIsClaimed(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	_, slot, name := liveVM(t, a, smbstore.Raw, 4<<20)
+	w := newWriter(slot)
+	must(t, w.some(1, 50))
+	var once sync.Once
+	var errs []error
+	setFailpoint(t, func(point string) {
+		if point == "before-switch" {
+			once.Do(func() {
+				_, err := Resume(t.Context(), at(b, "vm"), Options{})
+				_, rerr := Resolve(t.Context(), at(b, "vm"), Options{})
+				errs = []error{err, rerr, Cancel(t.Context(), at(b, "vm"), Options{})}
+			})
+		}
+	})
+	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot}})
+	must(t, err)
+	if err := job.Wait(t.Context()); err != nil {
+		t.Errorf("it was disturbed: %v", err)
+	}
+	for i, err := range errs {
+		if !errors.Is(err, ErrJobRunning) {
+			t.Errorf("%s: got %v, want ErrJobRunning", []string{"resume", "resolve", "cancel"}[i], err)
+		}
+	}
+	must(t, w.checkAll(slot))
+	must(t, slot.Close())
+}

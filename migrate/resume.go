@@ -21,9 +21,11 @@ func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job
 		return nil, err
 	}
 	if err := m.reconcile(ctx); err != nil {
+		defer m.release()
 		return nil, errors.Join(err, m.ends.close())
 	}
 	return start(ctx, m.journal.status(), &o, func(ctx context.Context, j *Job) error {
+		defer m.release()
 		defer m.ends.close()
 		err := m.run(ctx, j, nil)
 		if errors.Is(err, ErrCancelled) {
@@ -42,6 +44,7 @@ func Cancel(ctx context.Context, destination smbstore.Location, o Options) error
 	if err != nil {
 		return err
 	}
+	defer m.release()
 	defer m.ends.close()
 	if m.journal.Phase == Cleaning {
 		return ErrTooLate
@@ -72,6 +75,15 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo
 	if jl.running() {
 		return nil, fmt.Errorf("job %s, process %d: %w", jl.Job, jl.PID, ErrJobRunning)
 	}
+	release, err := claim(jl.Job)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
 	jl.adopt()
 	// The journal's own location may name a user the caller did not give.
 	if destination.User == "" {
@@ -81,7 +93,7 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo
 	if err != nil {
 		return nil, err
 	}
-	m := &migration{ends: e, o: o, journal: jl}
+	m := &migration{ends: e, o: o, journal: jl, release: release}
 	if m.home, err = smbstore.HomeIn(e.src); errors.Is(err, smbstore.ErrNotHome) && jl.Phase == Cleaning {
 		err = nil // it is gone already
 	}

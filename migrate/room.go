@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"lunless/smbstore"
@@ -78,7 +79,7 @@ func (m *migration) undoWithoutRoom(ctx context.Context, src smbstore.Record) er
 	// What could not be replaced may be another process's by now.
 	if jl, err := readJournal(m.ends.dst); err != nil {
 		return err
-	} else if jl.running() {
+	} else if jl.PID != os.Getpid() && jl.running() {
 		return fmt.Errorf("job %s, process %d: %w", jl.Job, jl.PID, ErrJobRunning)
 	}
 	if src.State == smbstore.Offered {

@@ -24,6 +24,7 @@ func Storage(ctx context.Context, o Options) (*Job, error) {
 		return nil, err
 	}
 	return start(ctx, m.journal.status(), &o, func(ctx context.Context, j *Job) error {
+		defer m.release()
 		defer m.ends.close()
 		return m.settle(ctx, j, m.run(ctx, j, nil))
 	}), nil
@@ -35,6 +36,7 @@ type migration struct {
 	o       *Options
 	journal *Journal
 	home    *smbstore.Home // the source
+	release func()         // lets others in this process have the job
 }
 
 // prepare checks what can be checked and claims the destination's folder.
@@ -47,12 +49,13 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	if err != nil {
 		return nil, err
 	}
+	m := &migration{ends: e, o: o, release: func() {}}
 	defer func() {
 		if err != nil {
+			m.release()
 			err = errors.Join(err, e.close())
 		}
 	}()
-	m := &migration{ends: e, o: o}
 	if m.home, err = smbstore.HomeIn(e.src); err != nil {
 		return nil, err
 	}
@@ -83,6 +86,9 @@ func prepare(ctx context.Context, o *Options, kind Kind) (_ *migration, err erro
 	now := time.Now().UTC().Round(0)
 	m.journal = &Journal{Version: 1, Job: uuid.NewString(), Kind: kind, Phase: Planning, Source: o.Source, Destination: dst,
 		VM: m.home.ID(), KeepSource: o.KeepSource, Epoch: r.Epoch, Host: host, PID: os.Getpid(), Process: smbstore.Process(os.Getpid()), Started: now}
+	if m.release, err = claim(m.journal.Job); err != nil {
+		return nil, err
+	}
 	if err := e.into.MkdirAll(""); err != nil {
 		return nil, err
 	}
