@@ -43,7 +43,10 @@ func (b *Bandwidth) SetRate(rate int64) {
 	defer b.mu.Unlock()
 	rate = max(rate, 0)
 	now := time.Now()
-	if due := b.paid.Sub(now); due > 0 && b.rate > 0 && rate > 0 {
+	switch due := b.paid.Sub(now); {
+	case rate == 0:
+		b.paid = time.Time{} // nothing is owed, whatever limit comes next
+	case due > 0:
 		b.paid = now.Add(time.Duration(float64(due) * float64(b.rate) / float64(rate)))
 	}
 	b.rate = rate

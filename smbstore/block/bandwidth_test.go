@@ -166,3 +166,17 @@ func TestLatencyHeld(t *testing.T) {
 		t.Errorf("held back: %+v, worst %v of %d", w, l.Worst(), l.Measured())
 	}
 }
+
+// What a low limit has let through is not paid for under a later one, if there was
+// none in between.
+func TestBandwidthForgets(t *testing.T) {
+	b := block.NewBandwidth(1 << 10)
+	s := b.Share()
+	must(t, s.Wait(t.Context(), 1<<30)) // twelve days' worth
+	b.SetRate(0)
+	must(t, s.Wait(t.Context(), 1<<20))
+	b.SetRate(1 << 30)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, s.Wait(ctx, 1<<20))
+}
