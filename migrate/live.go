@@ -181,6 +181,7 @@ func (l *liveDisks) abandon(ctx context.Context, cause error) error {
 	l.progress.wait() // with the guest on its source, which this may not hold up
 	err := l.m.undo(ctx)
 	if !errors.Is(err, ErrCancelled) {
+		l.m.leave(err)
 		errs = append(errs, fmt.Errorf("the VM goes on at %s; %s: %w: %w",
 			l.m.o.Source, l.m.journal.Destination, ErrNotUndone, err))
 	}

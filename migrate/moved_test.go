@@ -148,3 +148,53 @@ func TestJobIsClaimed(t *testing.T) {
 	must(t, w.checkAll(slot))
 	must(t, slot.Close())
 }
+
+// A job that could not undo what it did is nobody's, though its process lives on.
+func TestFailedJobIsLeft(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	_, slot, name := liveVM(t, a, smbstore.Raw, 4<<20)
+	var keep atomic.Bool
+	openStore = func(ctx context.Context, l smbstore.Location, o smbstore.Options) (smbstore.Store, error) {
+		s, err := smbstore.Open(ctx, l, o)
+		if err == nil && at(b).Contains(l) {
+			s = keptStore{s, &keep}
+		}
+		return s, err
+	}
+	t.Cleanup(func() { openStore = smbstore.Open })
+	jobs := make(chan *Job, 1)
+	setFailpoint(t, func(point string) {
+		if point == "before-switch" {
+			keep.Store(true)
+			d, err := Show(t.Context(), at(b, "vm"), smbstore.Options{})
+			if err != nil || d.Process.State != "running" || strings.Contains(fmt.Sprint(d.Next), "kill") {
+				t.Errorf("while it goes on: %+v, %v", d.Status, err)
+			}
+			(<-jobs).Cancel()
+		}
+	})
+	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot}})
+	must(t, err)
+	jobs <- job
+	if err := job.Wait(t.Context()); !errors.Is(err, ErrNotUndone) {
+		t.Errorf("got %v, want ErrNotUndone", err)
+	}
+	must(t, slot.Close())
+	left := func(when string) {
+		t.Helper()
+		d, err := Show(t.Context(), at(b, "vm"), smbstore.Options{})
+		if err != nil || d.Process.State != "stopped" || d.Phase != Cancelling || !strings.Contains(d.Error, "sharing violation") {
+			t.Errorf("%s: %+v by %+v, %v", when, d.Status, d.Process, err)
+		}
+	}
+	left("after the job")
+	if err := Cancel(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, smbstore.ErrSharing) {
+		t.Errorf("cancelled: %v", err)
+	}
+	left("after another try")
+	keep.Store(false)
+	must(t, Cancel(t.Context(), at(b, "vm"), Options{}))
+	if exists(b, "vm") {
+		t.Error("the destination was left")
+	}
+}

@@ -22,6 +22,7 @@ func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job
 	}
 	if err := m.reconcile(ctx); err != nil {
 		defer m.release()
+		m.leave(err)
 		return nil, errors.Join(err, m.ends.close())
 	}
 	return start(ctx, m.journal.status(), &o, func(ctx context.Context, j *Job) error {
@@ -46,10 +47,12 @@ func Cancel(ctx context.Context, destination smbstore.Location, o Options) error
 	}
 	defer m.release()
 	defer m.ends.close()
-	if m.journal.Phase == Cleaning {
-		return ErrTooLate
+	err = ErrTooLate
+	if m.journal.Phase != Cleaning {
+		err = m.undo(ctx)
 	}
-	if err := m.undo(ctx); !errors.Is(err, ErrCancelled) {
+	if !errors.Is(err, ErrCancelled) {
+		m.leave(err)
 		return err
 	}
 	return nil

@@ -48,6 +48,11 @@ func (j *Journal) found() Status {
 	s.Process = w
 	resume, undo := fmt.Sprintf("lunless migrate resume %s", j.Destination), fmt.Sprintf("lunless migrate cancel %s", j.Destination)
 	switch {
+	case w.State == "running" && j.Kind == KindLiveStorage:
+		if j.Phase != Cleaning {
+			s.Next = []string{undo} // else wait; it is its agent's, which is to go on
+		}
+		return s
 	case w.State == "running":
 		s.Next = []string{fmt.Sprintf("kill -INT %d", j.PID)} // else wait
 		return s

@@ -287,6 +287,7 @@ func (m *migration) settle(ctx context.Context, j *Job, err error) error {
 	if errors.Is(context.Cause(ctx), ErrCancelled) {
 		j.phase(Cancelling, 0)
 		if uerr := m.undo(clean); !errors.Is(uerr, ErrCancelled) {
+			m.leave(uerr)
 			return errors.Join(uerr, err)
 		}
 		return ErrCancelled
@@ -300,6 +301,16 @@ func (m *migration) settle(ctx context.Context, j *Job, err error) error {
 
 // journalPatience is how long a job that lost a server may take to journal that.
 const journalPatience = 5 * time.Second
+
+// leave has the journal say that nobody is at the job any more, and why, if it can
+// be written: else this process, which may be one that lives on, seems to be.
+func (m *migration) leave(why error) {
+	m.journal.Error, m.journal.PID, m.journal.Process = why.Error(), 0, ""
+	if errors.Is(why, smbstore.ErrUnreachable) {
+		defer time.AfterFunc(journalPatience, func() { _ = m.ends.close() }).Stop()
+	}
+	_ = m.journal.write(m.ends.dst) // who cannot write it has said why
+}
 
 // fail leaves the job to Resume and Cancel, with the reason in the journal.
 func (m *migration) fail(err error) error {
