@@ -276,9 +276,10 @@ func (p *copyPass) copyRange(ctx context.Context, buf *copyBuffer, off, n int64)
 		p.m.todo.Clear(off, n)
 		p.report(count)
 		return moved, nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, ErrNoAnswer):
 		return 0, ctx.Err()
 	}
+	// One that was given up may still reach the destination, after later writes.
 	p.m.Detach(fmt.Errorf("copy to destination: %w", err))
 	return 0, p.m.Err()
 }

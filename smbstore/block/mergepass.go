@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 
@@ -127,7 +128,7 @@ func (p *copyPass) zeroTarget(ctx context.Context, off, n int64) error {
 		return err
 	}
 	err := p.m.dst.WriteZeroes(ctx, off, n, 0)
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil && !errors.Is(err, ErrNoAnswer) {
 		return ctx.Err()
 	}
 	p.m.Detach(fmt.Errorf("zero in the destination: %w", err))
