@@ -103,7 +103,7 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 		// The destination serves the VM from now on: its store stays open.
 		j.keep(m.ends)
 		if err != nil {
-			return m.fail(err)
+			return live.failMoved(ctx, err)
 		}
 		return nil
 	}), nil
@@ -118,7 +118,8 @@ type liveDisks struct {
 	latency  block.Latency   // of all the guest's requests
 	guard    *guard          // nil: none
 	progress *progressWriter // nil before the passes
-	switched atomic.Bool
+	switched atomic.Bool     // there is no way back
+	runs     bool            // from the destination
 	ended    atomic.Bool
 }
 
@@ -148,6 +149,19 @@ func (l *liveDisks) watch(with *block.Latency) {
 func (l *liveDisks) failure(err error) error {
 	if errors.Is(err, block.ErrDetached) {
 		return fmt.Errorf("%w: %w", ErrDestination, err)
+	}
+	return err
+}
+
+// failMoved ends a job that failed after the switch: the VM is at the destination, or
+// in doubt, and keeps what its disks lie on.
+func (l *liveDisks) failMoved(ctx context.Context, err error) error {
+	if l.runs && errors.Is(context.Cause(ctx), ErrCancelled) && !errors.Is(err, ErrTooLate) {
+		err = fmt.Errorf("%w: %w", ErrTooLate, err)
+	}
+	err = l.m.fail(err)
+	if l.runs {
+		err = errors.Join(err, l.closeSource())
 	}
 	return err
 }

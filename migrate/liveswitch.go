@@ -124,6 +124,12 @@ func (l *liveDisks) serves(ctx context.Context, j *Job) error {
 		return err
 	}
 	j.measured(&l.latency, func(g *GuestLatency) { g.AtSwitch = l.latency.Take().Worst })
+	return l.closeSource()
+}
+
+// closeSource closes what the disks lay on at the source, once.
+func (l *liveDisks) closeSource() error {
+	var errs []error
 	for _, d := range l.disks {
 		if d.src == nil {
 			continue
@@ -132,12 +138,12 @@ func (l *liveDisks) serves(ctx context.Context, j *Job) error {
 		if l.o.CloseSource != nil {
 			closeIt = func() error { return l.o.CloseSource(d.name) }
 		}
-		if err := closeIt(); err != nil {
-			return fmt.Errorf("close the source's %s: %w", d.name, err)
-		}
 		d.src = nil
+		if err := closeIt(); err != nil {
+			errs = append(errs, fmt.Errorf("close the source's %s: %w", d.name, err))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // answer reads from, and flushes, every disk at the destination.
@@ -274,6 +280,7 @@ func (m *migration) handOverLive(ctx context.Context, j *Job, live *liveDisks) e
 	if err != nil {
 		return errors.Join(err, ready.release())
 	}
+	live.runs = true
 	if live.o.Switched != nil {
 		live.o.Switched(m.journal.Destination, live.movedDisks())
 	}

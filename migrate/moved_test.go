@@ -198,3 +198,42 @@ func TestFailedJobIsLeft(t *testing.T) {
 		t.Error("the destination was left")
 	}
 }
+
+// What fails after the switch is said to have come too late to be cancelled, and
+// leaves nothing of the source open.
+func TestLiveStorageFailsMoved(t *testing.T) {
+	for point, want := range map[string]error{"before-clean": ErrTooLate, "entered-cleaning": block.ErrClosed} {
+		a, b := t.TempDir(), t.TempDir()
+		_, slot, name := liveVM(t, a, smbstore.VHDX, 4<<20)
+		jobs := make(chan *Job, 1)
+		setFailpoint(t, func(p string) {
+			switch {
+			case p != point:
+			case want == ErrTooLate:
+				(<-jobs).Cancel()
+			default:
+				slot.Close() //nolint:errcheck // the destination does not answer any more
+			}
+		})
+		src, closed := slot.Unwrap(), 0
+		job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot},
+			CloseSource: func(string) error { closed++; return src.Close() }})
+		must(t, err)
+		jobs <- job
+		if err := job.Wait(t.Context()); !errors.Is(err, want) || !strings.Contains(err.Error(), "the VM has moved") {
+			t.Errorf("%s: got %v, want %v", point, err, want)
+		}
+		if closed != 1 {
+			t.Errorf("%s: the source was closed %d times", point, closed)
+		}
+		slot.Close() //nolint:errcheck // it may be closed
+		must(t, job.Release())
+		setFailpoint(t, func(string) {})
+		job, err = Resume(t.Context(), at(b, "vm"), Options{})
+		must(t, err)
+		must(t, job.Wait(t.Context()))
+		if exists(a, "vm") || exists(b, "vm", JournalName) {
+			t.Errorf("%s: the source or the journal is there still", point)
+		}
+	}
+}
