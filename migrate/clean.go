@@ -232,6 +232,9 @@ func (m *migration) undo(ctx context.Context) error {
 		err = m.undoWithoutRoom(ctx, r)
 	}
 	if err != nil {
+		if r.State == smbstore.Offered {
+			err = errors.Join(err, m.takeBack(ctx)) // the VM at least, whatever stays there
+		}
 		return err
 	}
 	failpoint("cancelling")

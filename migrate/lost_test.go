@@ -1,10 +1,13 @@
 package migrate
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,5 +118,68 @@ func TestShow(t *testing.T) {
 	must(t, os.RemoveAll(v.from))
 	if d, err = Show(t.Context(), at(v.b, "vm"), smbstore.Options{}); err != nil || d.Ends[0].Record == "" {
 		t.Errorf("without its source: %+v, %v", d, err)
+	}
+}
+
+// goneStore is one whose server is gone, once it is told so.
+type goneStore struct {
+	smbstore.Store
+	gone    *atomic.Bool
+	noticed func()
+}
+
+func (s goneStore) OpenFile(name string, flags smbstore.Flags) (smbstore.File, error) {
+	if s.gone.Load() {
+		s.noticed()
+		return nil, &smbstore.OpError{Op: "open", At: s.Location().Join(name), Err: smbstore.ErrUnreachable}
+	}
+	return s.Store.OpenFile(name, flags)
+}
+
+// A destination that goes away for good after the VM was offered to it leaves the VM
+// to its source, where it can be started.
+func TestStorageLostInTheSwitch(t *testing.T) {
+	for _, cancelled := range []bool{false, true} {
+		a, b := t.TempDir(), t.TempDir()
+		h := makeHome(t, storeAt(t, a), "vm", 1<<20, 1)
+		var gone atomic.Bool
+		var once sync.Once
+		jobs := make(chan *Job, 1)
+		notice := func() {
+			if cancelled {
+				(<-jobs).Cancel()
+			}
+		}
+		openStore = func(ctx context.Context, l smbstore.Location, o smbstore.Options) (smbstore.Store, error) {
+			s, err := smbstore.Open(ctx, l, o)
+			if err == nil && at(b).Contains(l) {
+				s = goneStore{s, &gone, func() { once.Do(notice) }}
+			}
+			return s, err
+		}
+		t.Cleanup(func() { openStore = smbstore.Open })
+		setFailpoint(t, func(point string) {
+			if point == "offered" {
+				gone.Store(true)
+			}
+		})
+		job, err := Storage(t.Context(), Options{Source: at(a, "vm"), To: at(b)})
+		must(t, err)
+		jobs <- job
+		if err := job.Wait(t.Context()); !errors.Is(err, smbstore.ErrUnreachable) {
+			t.Errorf("got %v, want ErrUnreachable", err)
+		}
+		if r, err := h.Record(); err != nil || r.State != smbstore.Owned {
+			t.Errorf("cancelled %v: the source's record says %v (%v)", cancelled, r, err)
+		}
+		gone.Store(false)
+		setFailpoint(t, func(string) {})
+		if cancelled {
+			must(t, Cancel(t.Context(), at(b, "vm"), Options{}))
+			continue
+		}
+		job, err = Resume(t.Context(), at(b, "vm"), Options{})
+		must(t, err)
+		must(t, job.Wait(t.Context()))
 	}
 }

@@ -292,6 +292,11 @@ func (m *migration) settle(ctx context.Context, j *Job, err error) error {
 		}
 		return ErrCancelled
 	}
+	if m.journal.Phase == Switching && ctx.Err() == nil {
+		// The VM is to be startable at the source again, if it has not moved: the
+		// destination, where the job could be cancelled, may be gone for good.
+		_ = m.takeBack(clean) // what hinders it is most often what err says
+	}
 	if errors.Is(err, smbstore.ErrUnreachable) {
 		// The server has been waited for: the journal gets only a moment more.
 		defer time.AfterFunc(journalPatience, func() { _ = m.ends.close() }).Stop()
