@@ -114,7 +114,7 @@ func (v *vm) finishMove(ctx context.Context, to smbstore.Location) error {
 	if errors.Is(err, migrate.ErrTooLate) {
 		// It lies there, and has not been started since.
 		if _, err = v.a.settleMove(ctx, v.kept.ID, to, false); err == nil {
-			return v.movedOff(to)
+			return v.moved(to)
 		}
 	}
 	if errors.Is(err, migrate.ErrNoJob) || errors.Is(err, smbstore.ErrNotExist) {
@@ -123,13 +123,14 @@ func (v *vm) finishMove(ctx context.Context, to smbstore.Location) error {
 	return err
 }
 
-// movedOff takes note of where a VM that is off has moved.
-func (v *vm) movedOff(to smbstore.Location) error {
+// moved takes note of where a VM has moved, unless it runs: then it has followed. One
+// that is being taken over finds its old home gone otherwise.
+func (v *vm) moved(to smbstore.Location) error {
 	v.mu.Lock()
-	on := v.run != nil || v.kept.Running
+	on := v.run != nil
 	v.mu.Unlock()
 	if on {
-		return nil // its start followed it
+		return nil
 	}
 	return v.remember(func(k *kept) { k.Location = to })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +113,9 @@ const (
 func (v *vm) prepare(ctx context.Context, takeOver bool) (*run, smbstore.Config, error) {
 	for hops := 0; ; hops++ {
 		r, c, err := v.prepareAt(ctx, takeOver)
+		if errors.Is(err, smbstore.ErrNotHome) || errors.Is(err, smbstore.ErrNotExist) {
+			err = v.arrived(ctx, err)
+		}
 		var moved *movedError
 		if hops == maxHops || !errors.As(err, &moved) {
 			return r, c, err
@@ -130,6 +134,31 @@ func (v *vm) prepare(ctx context.Context, takeOver bool) (*run, smbstore.Config,
 			return nil, c, err
 		}
 	}
+}
+
+// arrived looks for a VM whose home is gone where its cut migrations went to: one may
+// have been finished, and the source removed, while no agent ran. It gives a
+// *movedError if this host owns the VM at one of them, else why.
+func (v *vm) arrived(ctx context.Context, why error) error {
+	v.mu.Lock()
+	ends := append(slices.Clone(v.kept.Left), v.kept.Moving)
+	v.mu.Unlock()
+	for _, to := range ends {
+		if to == (smbstore.Location{}) {
+			continue
+		}
+		h, err := smbstore.OpenHome(ctx, to, v.a.homeOptions())
+		if err != nil {
+			continue
+		}
+		c, err := h.Config()
+		record, rerr := h.Record()
+		h.Close() //nolint:errcheck // was only read
+		if err == nil && rerr == nil && c.ID == v.kept.ID && record.State == smbstore.Owned && record.Host == v.a.cfg.Name {
+			return &movedError{to, ""}
+		}
+	}
+	return why
 }
 
 // maxHops bounds the moves that are followed at a time.
