@@ -28,6 +28,9 @@ type ConvertOptions struct {
 	// ServerCopy has the server that holds both raw files copy what has data, as far
 	// as it can: then zeroes that have room at the source get some, too.
 	ServerCopy bool
+	// Pace, if not nil, says when a merge's requests may run; Parallel is then the most
+	// it can let run at a time. Nothing but merges asks it.
+	Pace block.Pace
 }
 
 // ConvertProgress is where a Convert stands, in bytes of the source.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -137,12 +138,16 @@ func (c *Chain) Close() error {
 type MergeLiveOptions struct {
 	Convert  ConvertOptions
 	Progress func(ConvertProgress) // may be nil
-	// Commit is called when the leaf is merged and the guest is held back, with the
-	// place of the image that is the leaf from then on: it writes that down where
-	// the next start of the VM looks for it. If it fails, so does the merge, and the
-	// old leaf stays. Only for the leaf; it may be nil.
-	Commit func(ctx context.Context, leaf Location) error
-	Force  bool // even if other disks need what is changed
+	// Commit is called when an image is merged, with the place of the one that is in
+	// its stead from then on: it writes that down where the next start of the VM looks
+	// for it. It may be nil. The leaf's is called with the guest held back; if it
+	// fails, so does the merge, and the old leaf stays. If it fails for another image,
+	// that is merged, and its file stays.
+	Commit func(ctx context.Context, into Location) error
+	// Children are differencing disks of the merged image beside the one in the chain:
+	// nobody has them open, and they get its parent.
+	Children []Location
+	Force    bool // even if other disks need what is changed
 }
 
 // Merge copies the i-th image, 0 being the leaf, into its parent, and removes it
@@ -167,8 +172,10 @@ func (c *Chain) Merge(ctx context.Context, i int, o MergeLiveOptions) error {
 		return opError("merge", child.at, fmt.Errorf("%w: a %s has no log: merge it while the VM is off", block.ErrNotSupported, child.info.Format))
 	}
 	var err error
-	if !o.Force {
-		err = c.refuse(ctx, i)
+	if i == 0 && len(o.Children) > 0 {
+		err = fmt.Errorf("%s is the leaf, and has children: %w", child.at, ErrHasChildren)
+	} else if !o.Force {
+		err = c.refuse(ctx, i, o.Children)
 	}
 	if err == nil {
 		err = c.prepare(ctx, i)
@@ -185,6 +192,11 @@ func (c *Chain) Merge(ctx context.Context, i int, o MergeLiveOptions) error {
 		}
 		return &MergeError{child.at, parent.at, state, LeadFull(err)}
 	}
+	if i > 0 && o.Commit != nil {
+		if err := o.Commit(ctx, parent.at); err != nil {
+			return &MergeError{child.at, parent.at, "it is merged and the disk in use, and its file stays", errors.Join(err, child.close())}
+		}
+	}
 	// Only the file is left over, and nothing needs it.
 	if err := errors.Join(child.close(), removeAt(ctx, c.store, child.at)); err != nil {
 		return &MergeError{child.at, parent.at, "it is merged and the disk in use, only its file is left over: remove that", err}
@@ -192,8 +204,9 @@ func (c *Chain) Merge(ctx context.Context, i int, o MergeLiveOptions) error {
 	return nil
 }
 
-// refuse is a *ChildrenError if disks outside the chain need what a merge changes.
-func (c *Chain) refuse(ctx context.Context, i int) error {
+// refuse is a *ChildrenError if disks outside the chain, but for children, need what
+// a merge changes.
+func (c *Chain) refuse(ctx context.Context, i int, children []Location) error {
 	child, parent := c.layers[i], c.layers[i+1]
 	search, err := searchChildren(ctx, c.store, child.at, parent.at)
 	if err != nil {
@@ -203,6 +216,11 @@ func (c *Chain) refuse(ctx context.Context, i int) error {
 	var own []*layerFile
 	for _, l := range c.layers {
 		own = append(own, l.layerFile)
+	}
+	for _, f := range search.found {
+		if slices.ContainsFunc(children, f.at.Equal) {
+			own = append(own, f)
+		}
 	}
 	return errors.Join(search.refuse(ctx, parent.layerFile, own...), search.refuse(ctx, child.layerFile, own...))
 }
@@ -239,6 +257,14 @@ func (l *chainLayer) layer() block.Layered {
 	return layerFront{dev, size}
 }
 
+// identity is what a child knows the layer by now.
+func (l *chainLayer) identity() identity {
+	if d, ok := l.dev.(*vhdx.Disk); ok {
+		return identity(d.Info().DataWriteGUID)
+	}
+	return l.info.Identity
+}
+
 // link writes into image i that image j is its parent.
 func (c *Chain) link(ctx context.Context, i, j int, next identity) error {
 	child, parent := c.layers[i], c.layers[j]
@@ -251,9 +277,7 @@ func (c *Chain) link(ctx context.Context, i, j int, next identity) error {
 	if err != nil {
 		return err
 	}
-	if d, ok := parent.dev.(*vhdx.Disk); ok {
-		link.identity = identity(d.Info().DataWriteGUID)
-	}
+	link.identity = parent.identity()
 	if link.next = next; next == link.identity {
 		link.next = identity{}
 	}
@@ -320,6 +344,11 @@ func (c *Chain) mergeMiddle(ctx context.Context, i int, o MergeLiveOptions) erro
 	if err := c.link(ctx, i-1, i+1, identity{}); err != nil {
 		return err
 	}
+	for _, at := range o.Children {
+		if err := c.adopt(ctx, at, i); err != nil {
+			return err
+		}
+	}
 	_, err := child.slot.Swap(func(block.Device) (block.Device, error) {
 		if parent.dev.Size() == size {
 			return parent.dev, nil
@@ -332,6 +361,40 @@ func (c *Chain) mergeMiddle(ctx context.Context, i int, o MergeLiveOptions) erro
 	parent.slot = child.slot // what the layer above holds
 	c.layers = append(c.layers[:i:i], c.layers[i+1:]...)
 	return nil
+}
+
+// adopt gives a disk over image i, which nobody has open, the parent of that.
+func (c *Chain) adopt(ctx context.Context, at Location, i int) error {
+	l, err := openParent(ctx, c.store, at, ReadWrite|DenyWrite)
+	if err != nil {
+		return err
+	}
+	child, parent := c.layers[i], c.layers[i+1]
+	link, err := linkTo(at, parent.layerFile)
+	link.identity = parent.identity()
+	was := child.info
+	was.Identity = child.identity()
+	switch {
+	case err != nil:
+	case l.info.Parent == nil:
+		err = fmt.Errorf("%w: it is no differencing disk", ErrNoParent)
+	case slices.Contains(l.info.Parent.Identities, link.identity): // an earlier run did it
+		return l.close()
+	default:
+		err = l.info.Parent.admits(l.info, was)
+	}
+	if err != nil {
+		return errors.Join(opError("give a new parent to", at, err), l.close())
+	}
+	dev, err := openImage(l.file, VHDX, imageOptions{parent: unowned{child.slot}})
+	if err != nil {
+		return errors.Join(openError(at, err), l.close())
+	}
+	err = relink(ctx, dev, link)
+	if err = errors.Join(err, dev.Close()); l.owned {
+		err = errors.Join(err, l.store.Close())
+	}
+	return err
 }
 
 // mergeLeaf merges the image that the guest writes to: what it writes goes to

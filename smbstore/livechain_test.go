@@ -195,13 +195,15 @@ func mergeLive(t *testing.T, seed uint64) {
 		}
 	})
 	g.start(c.Disk(), seed)
-	o := MergeLiveOptions{Commit: func(_ context.Context, at Location) error {
-		mu.Lock()
-		defer mu.Unlock()
-		leaf = at.Base()
-		return nil
-	}}
 	for _, i := range []int{1, 1, 0} {
+		o := MergeLiveOptions{Commit: func(_ context.Context, at Location) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if i == 0 {
+				leaf = at.Base()
+			}
+			return nil
+		}}
 		if err := c.Merge(t.Context(), i, o); err != nil {
 			t.Fatalf("merge of image %d: %v", i, err)
 		}
@@ -282,6 +284,77 @@ func TestMergeLiveFails(t *testing.T) {
 	mustDo(t, c.Close())
 	if s.String() != "base" {
 		t.Errorf("files left: %s", s)
+	}
+}
+
+// TestMergeLiveBranches: an image below the leaf and other disks is merged under a
+// guest, with the power cut at random moments: each of the disks over it has its
+// content whenever that happens, and a failed commit leaves the image's file.
+func TestMergeLiveBranches(t *testing.T) {
+	for seed := range uint64(3) {
+		s := newPowerStore()
+		chain := newChain(t, s, seed, VHDX, "base", "mid.vhdx")
+		want := bytes.Clone(chain.want)
+		disks := []string{"mid.vhdx", "one.vhdx", "two.vhdx"}
+		var others []Location
+		for i, name := range disks[1:] {
+			dev, err := CreateDisk(t.Context(), s, name, CreateDiskOptions{Parent: s.Location().Join("mid.vhdx")})
+			mustDo(t, errors.Join(err, dev.WriteAt(t.Context(), []byte(name), 0, 0), dev.Close()))
+			others = append(others, s.Location().Join(disks[i+1]))
+		}
+		chain.add(t, seed, "leaf.vhdx", CreateDiskOptions{Parent: s.Location().Join("mid.vhdx")})
+		mustDo(t, s.SyncDir(""))
+		c, err := OpenChain(t.Context(), s, "leaf.vhdx", DiskOptions{DenyWrite: true})
+		mustDo(t, err)
+		if err := c.Merge(t.Context(), 1, MergeLiveOptions{}); !errors.Is(err, ErrHasChildren) {
+			t.Errorf("without a word of the others: %v", err)
+		}
+		g := newGuest(chain.want)
+		rnd := rand.New(rand.NewPCG(seed, 14))
+		var cuts []liveCut
+		var mu sync.Mutex
+		s.supply.Watch(func(block.OpKind) {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(cuts) < 30 && rnd.IntN(10) == 0 {
+				least := *g.flushed.Load()
+				cuts = append(cuts, liveCut{s.Cut(rnd), "leaf.vhdx", least})
+			}
+		})
+		g.start(c.Disk(), seed)
+		errCommit := errors.New("no configuration")
+		o := MergeLiveOptions{Children: others, Commit: func(_ context.Context, into Location) error {
+			if into.Base() != "base" {
+				t.Errorf("committed to %s", into)
+			}
+			return errCommit
+		}}
+		if err := c.Merge(t.Context(), 1, o); !errors.Is(err, errCommit) {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		waitWrites(g, 30)
+		mustDo(t, g.end())
+		mustDo(t, c.Close())
+		cuts = append(cuts, liveCut{s.Copy(), "leaf.vhdx", *g.flushed.Load()})
+		for i, cut := range cuts {
+			if err := g.verify(t.Context(), cut.store, cut.leaf, cut.least); err != nil {
+				t.Errorf("seed %d, cut %d of %d: %v", seed, i, len(cuts), err)
+			}
+			for _, name := range disks {
+				text := name
+				if name == "mid.vhdx" {
+					text = ""
+				}
+				if err := diskReads(t.Context(), cut.store, name, append([]byte(text), want[len(text):]...)); err != nil {
+					t.Errorf("seed %d, cut %d of %d: %s: %v", seed, i, len(cuts), name, err)
+				}
+			}
+		}
+		for _, name := range disks[1:] {
+			if images, err := InspectChain(t.Context(), s, name); err != nil || len(images) != 2 {
+				t.Errorf("seed %d: %s is over %d images, %v", seed, name, len(images)-1, err)
+			}
+		}
 	}
 }
 

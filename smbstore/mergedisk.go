@@ -22,6 +22,15 @@ type MergeOptions struct {
 	Force    bool       // even if other disks need what is changed
 	Convert  ConvertOptions
 	Progress func(ConvertProgress)
+	// Merged tells that an earlier run has brought all of the disk into its parent, as
+	// it has when one of its children has that for its parent already: what is left is
+	// done, and the parent is not written to. What Children show by themselves need not
+	// be told.
+	Merged bool
+	// Commit, if not nil, is called when into holds all of a merged disk, and its
+	// children use that: whoever names the merged one names the other from then on. If
+	// it fails, the merge does, with all disks there. Not with Keep.
+	Commit func(ctx context.Context, merged, into Location) error
 }
 
 // MergeResult says what a merge did.
@@ -117,10 +126,34 @@ func (m *merge) plan(ctx context.Context, name string) (chain []Location, err er
 	for _, l := range layers[:depth+1] {
 		chain = append(chain, l.at)
 	}
+	if depth == 1 && !m.o.Merged {
+		if m.o.Merged, err = m.adopted(ctx, layers[1]); err != nil {
+			return nil, err
+		}
+	}
 	if m.o.Force {
 		return chain, nil
 	}
 	return chain, m.refuse(ctx, layers[:depth+1])
+}
+
+// adopted tells whether an earlier run has given one of the children its new parent.
+func (m *merge) adopted(ctx context.Context, parent *layerFile) (bool, error) {
+	for _, at := range m.o.Children {
+		l, err := openParent(ctx, m.s, at, Read)
+		if err != nil {
+			return false, err
+		}
+		next, err := nextLayer(ctx, []*layerFile{l}, Read)
+		if err != nil {
+			return false, errors.Join(err, l.close())
+		}
+		is := sameFile(next, parent)
+		if err := errors.Join(next.close(), l.close()); err != nil || is {
+			return is, err
+		}
+	}
+	return false, nil
 }
 
 // refuse is an error if a disk that is not part of the merge needs one that is.
@@ -137,6 +170,9 @@ func (m *merge) refuse(ctx context.Context, layers []*layerFile) error {
 	for i, l := range layers {
 		if i == 0 && m.o.Keep {
 			continue // it stays what it is
+		}
+		if i > 0 && m.o.Merged {
+			continue // likewise
 		}
 		known := layers[:i:i]
 		for _, f := range search.found { // an earlier run may have given them their new parent
@@ -160,16 +196,7 @@ func (m *merge) one(ctx context.Context, child, parent Location, children []Loca
 		}
 		return &MergeError{child, parent, state, LeadFull(err)}
 	}
-	was, next, err := m.announce(ctx, child)
-	if err != nil {
-		return fail(err)
-	}
-	state = "all disks open as before; run it again to go on"
-	if was.Format == VHD {
-		err = m.intoCopy(ctx, child)
-	} else {
-		err = m.intoParent(ctx, child, next)
-	}
+	was, err := m.bring(ctx, child, &state)
 	if err != nil {
 		return fail(err)
 	}
@@ -185,12 +212,38 @@ func (m *merge) one(ctx context.Context, child, parent Location, children []Loca
 	if err := m.untouched(ctx, child, was); err != nil {
 		return fail(err)
 	}
+	if m.o.Commit != nil {
+		if err := m.o.Commit(ctx, child, parent); err != nil {
+			return fail(err)
+		}
+	}
 	state = "it is merged, and only its file is left over: remove that, or run it again"
 	if err := removeAt(ctx, m.s, child); err != nil {
 		return fail(err)
 	}
 	m.result.Removed = append(m.result.Removed, child)
 	return nil
+}
+
+// bring brings a disk's content into its parent, and returns what the disk is.
+func (m *merge) bring(ctx context.Context, child Location, state *string) (was imageInfo, err error) {
+	if m.o.Merged {
+		l, err := openParent(ctx, m.s, child, Read|DenyWrite)
+		if err != nil {
+			return was, err
+		}
+		*state = "all disks open as before; run it again to go on"
+		return l.info, l.close()
+	}
+	was, next, err := m.announce(ctx, child)
+	if err != nil {
+		return was, err
+	}
+	*state = "all disks open as before; run it again to go on"
+	if was.Format == VHD {
+		return was, m.intoCopy(ctx, child)
+	}
+	return was, m.intoParent(ctx, child, next)
 }
 
 // untouched is an error if somebody has the merged disk open, or has written to it
@@ -348,7 +401,7 @@ func copyLayer(ctx context.Context, layer block.Layered, dst block.Device, o Con
 // mergePass has a mirror of a layer and its parent bring the layer's content over.
 func mergePass(ctx context.Context, m *block.Mirror, layer block.Layered, o ConvertOptions, progress func(ConvertProgress)) (copied int64, err error) {
 	total := layer.Size()
-	pass := block.CopyOptions{Parallel: o.Parallel, Progress: func(p block.CopyProgress) {
+	pass := block.CopyOptions{Parallel: o.Parallel, Pace: o.Pace, Progress: func(p block.CopyProgress) {
 		copied = p.Copied
 		if progress != nil {
 			progress(ConvertProgress{Total: total, Done: max(total-p.Remaining, 0), Copied: p.Copied})

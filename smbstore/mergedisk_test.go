@@ -68,6 +68,32 @@ func TestMergeDisk(t *testing.T) {
 	}
 }
 
+// TestMergeCommit: whoever names a merged disk is told before its file goes; while
+// that fails the file stays, and the merge can be done again.
+func TestMergeCommit(t *testing.T) {
+	for _, format := range chainFormats {
+		s := newPowerStore()
+		n := suffixed(format, "base", "mid", "leaf")
+		chain := newChain(t, s, 5, format, n...)
+		told, fail := "", errors.New("no configuration")
+		o := MergeOptions{Children: []Location{s.Location().Join(n[2])}, Commit: func(_ context.Context, merged, into Location) error {
+			told = merged.Base() + ">" + into.Base()
+			checkDisk(t, s, n[2], chain.want)
+			return fail
+		}}
+		if _, err := MergeDisk(t.Context(), s, n[1], o); !errors.Is(err, fail) || s.at(n[1]) == nil {
+			t.Errorf("%s: with a commit that fails: %v", format, err)
+		}
+		if fail = nil; told != n[1]+">"+n[0] {
+			t.Errorf("%s: told of %q", format, told)
+		}
+		if _, err := MergeDisk(t.Context(), s, n[1], o); err != nil || s.at(n[1]) != nil {
+			t.Errorf("%s: again: %v", format, err)
+		}
+		checkDisk(t, s, n[2], chain.want)
+	}
+}
+
 // TestMergeSizes: the parent gets the child's size, whichever is the larger, and
 // what neither shows stays hidden.
 func TestMergeSizes(t *testing.T) {
