@@ -54,7 +54,10 @@ type Config struct {
 	// to remove. Once it was cut, whoever owns the VM next removes those of them that
 	// nothing needs.
 	Unfinished []string `json:"unfinished,omitempty"`
-	Notes      string   `json:"notes,omitempty"`
+	// Unmerged are images of checkpoints that were removed, which other images still
+	// grow from: each takes in the one that does, once it is the only one.
+	Unmerged []Unmerged `json:"unmerged,omitempty"`
+	Notes    string     `json:"notes,omitempty"`
 
 	unknown unknown
 }
@@ -122,7 +125,17 @@ type Checkpoint struct {
 	unknown unknown
 }
 
+// Unmerged is an image that is no checkpoint's any more.
+type Unmerged struct {
+	Path string `json:"path"` // in the home
+	// Child is the image of which a merge into this one has begun.
+	Child string `json:"child,omitempty"`
+
+	unknown unknown
+}
+
 type (
+	plainUnmerged   Unmerged
 	plainKernel     KernelBoot
 	plainSaved      SavedState
 	plainConfig     Config
@@ -213,6 +226,18 @@ func (c *Checkpoint) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// MarshalJSON writes the unknown fields too.
+func (u Unmerged) MarshalJSON() ([]byte, error) { return encodeKeeping(plainUnmerged(u), u.unknown) }
+
+// UnmarshalJSON keeps the fields it does not know.
+func (u *Unmerged) UnmarshalJSON(b []byte) error {
+	var p plainUnmerged
+	other, err := decodeKeeping(b, &p)
+	*u = Unmerged(p)
+	u.unknown = other
+	return err
+}
+
 // ParseConfig reads and checks a configuration file. Errors wrap ErrBadConfig.
 func ParseConfig(b []byte) (Config, error) {
 	if len(b) > maxConfig {
@@ -254,6 +279,11 @@ func (c *Config) Check() error {
 	for _, name := range c.Unfinished {
 		if err := checkName(name); err != nil {
 			return bad("unfinished: %v", err)
+		}
+	}
+	for _, u := range c.Unmerged {
+		if err := errors.Join(checkName(u.Path), ignoreEmpty(u.Child)); err != nil {
+			return bad("unmerged: %v", err)
 		}
 	}
 	parents := make(map[string]string, len(c.Checkpoints))
@@ -332,6 +362,14 @@ func checkTree(parents map[string]string, current string, bad func(string, ...an
 		}
 	}
 	return nil
+}
+
+// ignoreEmpty is checkName of a name that may be missing.
+func ignoreEmpty(name string) error {
+	if name == "" {
+		return nil
+	}
+	return checkName(name)
 }
 
 func checkDisks(disks []Disk) error {

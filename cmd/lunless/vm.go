@@ -287,6 +287,9 @@ func vmShow() *cobra.Command {
 			for _, k := range config.Checkpoints {
 				fmt.Fprintf(w, "checkpoint %s %s\n", k.ID, k.Name)
 			}
+			for _, u := range config.Unmerged {
+				fmt.Fprintf(w, "unmerged  %s: of a removed checkpoint: the host merges it with what grows from it, once that is one image\n", u.Path)
+			}
 			for _, f := range config.Unfinished {
 				fmt.Fprintf(w, "unfinished %s: an operation makes it, or was cut: the VM's next start removes what nothing needs\n", f)
 			}

@@ -64,17 +64,59 @@ func vmCheckpointList() *cobra.Command {
 }
 
 func vmCheckpointRemove() *cobra.Command {
-	c := &cobra.Command{Use: "remove VM CHECKPOINT", Short: "Forget a checkpoint", Args: takes(2),
-		Long: `Forgets a checkpoint, by its name or id: there is no way back to it then. Its disks go
-if nothing grows from them; else they stay as images of the chains that do, and
-` + "`lunless disk merge`" + ` makes those shorter while the VM is off.` + addressed,
-		Example: "  lunless vm checkpoint remove web1 before-upgrade"}
+	c := &cobra.Command{Use: "remove VM CHECKPOINT", Short: "Remove a checkpoint and merge its disks", Args: takes(2),
+		Long: `Removes a checkpoint, by its name or id: there is no way back to it then. The VM stays
+what it is, and so do the other checkpoints. Images that one other image alone still
+needs take that in, so that the chains become as short as they can be; those that
+several need stay. That goes on while the guest runs, and gives way to it; a VHD, which
+has no log, is merged once the VM is off. The command waits for it, and shows how far it
+is. It goes on if the command is ended, and after other operations on the VM, which
+interrupt it: ` + "`lunless vm show`" + ` tells of it.` + addressed,
+		Example: `  lunless vm checkpoint remove web1 before-upgrade
+  lunless vm checkpoint remove web1 monday --subtree --no-wait`}
 	agent := agentFlags(c)
+	q := host.RemoveRequest{}
+	c.Flags().BoolVar(&q.Subtree, "subtree", false, "those that grew from it too")
+	noWait := c.Flags().Bool("no-wait", false, "do not wait until its disks are merged")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		v, err := agent.RemoveCheckpoint(c.Context(), args[0], args[1])
-		return printVM(c, agent, v, err)
+		q.Name = args[1]
+		v, err := agent.RemoveCheckpoint(c.Context(), args[0], q)
+		if err == nil && !*noWait {
+			v, err = awaitMerged(c, agent, v)
+		}
+		if err != nil {
+			return agentError(agent, err)
+		}
+		return show(c, v, func(w io.Writer) {
+			fmt.Fprintf(w, "%s is %s\n", v.Name, v.State)
+			if v.Merging != nil {
+				fmt.Fprintln(w, mergingText(v.Merging))
+			}
+		})
 	}
 	return c
+}
+
+// awaitMerged waits until a VM's images are merged, as far as they can be now.
+func awaitMerged(c *cobra.Command, agent *host.Client, v host.VM) (host.VM, error) {
+	bar := newProgress("merging the disks of "+v.Name, size)
+	defer bar.done()
+	v, err := agent.Merged(c.Context(), v.ID, func(m host.Merging) { bar.set(m.Done, m.Total) })
+	if err != nil && c.Context().Err() != nil {
+		err = fmt.Errorf("the checkpoint is removed, and its disks go on being merged (`lunless vm show %s` tells of it): %w", v.Name, err)
+	}
+	return v, err
+}
+
+// mergingText says what becomes of images of removed checkpoints.
+func mergingText(m *host.Merging) string {
+	switch {
+	case m.Waits != "":
+		return "images of removed checkpoints are still to be merged: " + m.Waits
+	case m.Image != "":
+		return fmt.Sprintf("%s is being merged into %s: %s of %s, %d to go", m.Image, m.Into, size(m.Done), size(m.Total), m.Left)
+	}
+	return "images of removed checkpoints are going to be merged"
 }
 
 func vmRestore() *cobra.Command {

@@ -118,6 +118,9 @@ func showVM(c *cobra.Command, agent *host.Client, name string) error {
 				fmt.Fprintf(w, "            over %s\n", i)
 			}
 		}
+		if v.Merging != nil {
+			fmt.Fprintf(w, "merging   %s\n", mergingText(v.Merging))
+		}
 		for _, u := range v.Unfinished {
 			fmt.Fprintf(w, "unfinished %s\n", u)
 		}

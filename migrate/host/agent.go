@@ -69,6 +69,7 @@ func Run(ctx context.Context, cfg Config, ready func(socket string)) error {
 			if _, err := v.running(); err != nil {
 				v.clearUp()
 			}
+			v.mergeLater()
 		})
 	}
 	stopAPI, failed, err := a.serveAPI()

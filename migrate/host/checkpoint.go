@@ -175,6 +175,9 @@ func grow(ctx context.Context, home *smbstore.Home, parents []smbstore.Disk, bra
 		}
 		failpoint("grown-one")
 	}
+	if sabotage(sabotageGrown) {
+		return children, nil
+	}
 	return children, home.Store().SyncDir(smbstore.SnapshotsDir)
 }
 
@@ -309,68 +312,6 @@ func (r *run) releaseAll(ctx context.Context, disks []smbstore.Disk) error {
 		}
 	}
 	return nil
-}
-
-// removeCheckpoint forgets a checkpoint. Its disks go if nothing grows from them, and
-// stay as images of the chains that do.
-func (v *vm) removeCheckpoint(ctx context.Context, q CheckpointRequest) error {
-	done, err := v.begin(ctx)
-	if err != nil {
-		return v.fail("remove a checkpoint of", err)
-	}
-	defer done()
-	did, err := v.doing("the removal of a checkpoint")
-	if err != nil {
-		return v.fail("remove a checkpoint of", err)
-	}
-	defer did()
-	if r, rerr := v.running(); rerr == nil {
-		if r.moving.Load() {
-			err = fmt.Errorf("%w: a migration", ErrBusy)
-		} else {
-			err = forget(r.at().home, q.Name)
-		}
-	} else {
-		err = v.atHome(ctx, func(p *place) error { return forget(p.home, q.Name) })
-	}
-	return v.fail("remove a checkpoint of", err)
-}
-
-func forget(home *smbstore.Home, name string) error {
-	var k smbstore.Checkpoint
-	var gone []string
-	grows := false
-	err := home.UpdateConfig(func(c *smbstore.Config) (err error) {
-		if k, err = find(c, name); err != nil {
-			return err
-		}
-		grows = c.Current == k.ID
-		if grows {
-			c.Current = k.Parent
-		}
-		kept := c.Checkpoints[:0]
-		for _, o := range c.Checkpoints {
-			if o.Parent == k.ID {
-				o.Parent, grows = k.Parent, true
-			}
-			if o.ID != k.ID {
-				kept = append(kept, o)
-			}
-		}
-		c.Checkpoints = kept
-		disks := k.Disks
-		if grows {
-			disks = nil
-		}
-		gone = unused(c, disks, k.Saved)
-		c.Unfinished = append(c.Unfinished, gone...)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	failpoint("checkpoint-forgotten")
-	return discard(home, gone...)
 }
 
 // checkpoints lists a VM's.

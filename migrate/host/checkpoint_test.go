@@ -72,15 +72,20 @@ func TestCheckpoints(t *testing.T) {
 	at = to.Join("web1")
 	h.flushes(c, 2)
 	for _, name := range []string{"b", "a"} {
-		_, err := h.RemoveCheckpoint(h.ctx, "web1", name)
+		_, err := h.RemoveCheckpoint(h.ctx, "web1", RemoveRequest{Name: name})
 		h.must(err)
+		v, err := h.Merged(h.ctx, "web1", nil)
+		h.must(err)
+		if v.Merging != nil {
+			t.Errorf("%s was removed: %s", name, v.Merging.Waits)
+		}
 	}
 	if l, err := h.Checkpoints(h.ctx, "web1"); err != nil || len(l.Checkpoints) != 0 || l.Current != "" {
 		t.Errorf("after all were removed: %+v, %v", l, err)
 	}
 	left, err := os.ReadDir(filepath.Join(at.Path, smbstore.SnapshotsDir))
-	if err != nil || len(left) != 2 {
-		t.Errorf("the two disks' images alone are left, %v: %v", left, err)
+	if err != nil || len(left) != 0 {
+		t.Errorf("%d images are left, %v: %v", len(left), left, err)
 	}
 	h.must(c.Quit(h.ctx))
 	h.await("web1", Stopped)

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,10 +82,35 @@ func (c Client) Restore(ctx context.Context, vm string, q RestoreRequest) (v VM,
 	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/restore"), q, &v)
 }
 
-// RemoveCheckpoint forgets one.
-func (c Client) RemoveCheckpoint(ctx context.Context, vm, name string) (v VM, err error) {
-	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/remove"), CheckpointRequest{name}, &v)
+// RemoveCheckpoint removes a checkpoint, and begins to merge what nothing needs any more
+// of its disks: VM.Merging shows that.
+func (c Client) RemoveCheckpoint(ctx context.Context, vm string, q RemoveRequest) (v VM, err error) {
+	return v, c.call(ctx, http.MethodPost, vmPath(vm, "/checkpoints/remove"), q, &v)
 }
+
+// Merged waits until nothing of a VM is being merged, and calls progress, which may be
+// nil, with where that stands. If Merging is there then, it says what has to wait. If ctx
+// ends first, the merges go on.
+func (c Client) Merged(ctx context.Context, vm string, progress func(Merging)) (v VM, err error) {
+	tick := time.NewTicker(mergedEvery)
+	defer tick.Stop()
+	for {
+		if v, err = c.Show(ctx, vm); err != nil || v.Merging == nil || v.Merging.Waits != "" {
+			return v, err
+		}
+		if progress != nil {
+			progress(*v.Merging)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return v, context.Cause(ctx)
+		}
+	}
+}
+
+// mergedEvery is how often merges are asked for.
+const mergedEvery = 200 * time.Millisecond
 
 // Claim makes the host the VM's owner, whoever was: an administrator's word.
 func (c Client) Claim(ctx context.Context, vm string) (v VM, err error) {

@@ -14,5 +14,7 @@ const (
 	sabotageTidy  = "leftovers-kept"      // what a cut operation left stays in the home
 	sabotageRoom  = "agent-keeps-room"    // room given to a write is committed with the guest's next flush only
 	sabotageEpoch = "epoch-check-skipped" // who has the VM by now is not looked at before its disks are written to
+	sabotageMerge = "merge-not-committed" // a merged image goes while the configuration names it
+	sabotageGrown = "children-unsynced"   // new disks are committed to before their names are on stable storage
 	sabotageShare = "disk-left-to-others" // a disk is opened without its fence, and lets others write
 )

@@ -62,12 +62,18 @@ func (v *vm) restore(ctx context.Context, q RestoreRequest) error {
 		}
 		failpoint("restore-ended")
 	}
-	err = v.atHome(ctx, func(p *place) error { return restoreOff(ctx, p.home, k.ID) })
+	unmerged := false
+	err = v.atHome(ctx, func(p *place) error {
+		err := restoreOff(ctx, p.home, k.ID)
+		c, cerr := p.home.Config()
+		unmerged = cerr != nil || len(c.Unmerged) > 0
+		return err
+	})
 	if err != nil {
 		return v.fail("restore", err)
 	}
 	saved := k.Saved != nil
-	if err := v.remember(func(k *kept) { k.Saved, k.Ended = saved, "" }); err != nil {
+	if err := v.remember(func(k *kept) { k.Saved, k.Ended, k.Merging = saved, "", unmerged }); err != nil {
 		return v.fail("restore", err)
 	}
 	state := Stopped

@@ -198,6 +198,7 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 	r.epoch.Store(record.Epoch)
 	err = v.remember(func(k *kept) {
 		k.Name, k.Epoch, k.Patience, k.Report = c.Name, record.Epoch, c.StoragePatience, c.StorageTrouble == smbstore.TroubleReport
+		k.Merging = len(c.Unmerged) > 0
 	})
 	if err != nil {
 		return nil, c, err

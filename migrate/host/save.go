@@ -110,19 +110,27 @@ func (r *run) goOn(files ...string) error {
 // commit changes the configuration, and says for certain whether it was changed: as
 // long as its server does not answer, it is asked again.
 func (r *run) commit(change func(*smbstore.Config) error, is func(*smbstore.Config) bool) error {
-	failed := r.at().home.UpdateConfig(change)
+	return changeConfig(r.ctx, r.at().home, change, is, func(err error) {
+		r.v.set(Paused, "whether its configuration was changed is not known: "+err.Error())
+	})
+}
+
+// changeConfig changes a configuration, and asks again and again whether it did as long
+// as that is not known; waiting is told of it.
+func changeConfig(ctx context.Context, home *smbstore.Home, change func(*smbstore.Config) error, is func(*smbstore.Config) bool, waiting func(error)) error {
+	failed := home.UpdateConfig(change)
 	for failed != nil {
-		c, err := r.at().home.Config()
+		c, err := home.Config()
 		switch {
 		case err == nil && is(&c):
 			return nil
 		case err == nil, errors.Is(err, smbstore.ErrBadConfig), errors.Is(err, smbstore.ErrNotExist):
 			return failed
 		}
-		r.v.set(Paused, "whether its configuration was changed is not known: "+err.Error())
+		waiting(err)
 		select {
 		case <-time.After(time.Second):
-		case <-r.ctx.Done():
+		case <-ctx.Done():
 			return errors.Join(failed, err)
 		}
 	}

@@ -125,6 +125,7 @@ func (v *vm) follow(r *run) {
 		v.set(Running, "")
 	}
 	v.a.wg.Go(r.watch)
+	v.mergeLater()
 }
 
 // machineConfig is the VM for QEMU.
@@ -288,6 +289,7 @@ func (v *vm) off(s State, reason string) {
 		v.a.log.Error("the VM is off, and the next agent will look for it", "vm", v.name(), "error", err)
 	}
 	v.set(s, reason)
+	v.mergeLater()
 }
 
 // ended says how a QEMU ended that nobody served.

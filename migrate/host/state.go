@@ -41,6 +41,8 @@ type kept struct {
 	Left   []smbstore.Location `json:"left,omitempty"`
 	// Doing is the operation under way that leaves something if it is cut.
 	Doing string `json:"doing,omitempty"`
+	// Merging: the home may have images of removed checkpoints to be merged.
+	Merging bool `json:"merging,omitempty"`
 	// Followed is the migration by whose word the VM lies at Location.
 	Followed string `json:"followed,omitempty"`
 	// Saved: the home has a state to continue the guest from.

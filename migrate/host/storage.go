@@ -210,6 +210,7 @@ func (r *run) seeMove(mv *move) {
 	r.job = nil
 	r.mu.Unlock()
 	r.moving.Store(false)
+	r.v.mergeLater()
 	mv.tell()
 }
 

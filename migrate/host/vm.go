@@ -46,6 +46,8 @@ type VM struct {
 	// that nothing needs and could not be removed.
 	Unfinished []string `json:"unfinished,omitempty"`
 	Leftovers  []string `json:"leftovers,omitempty"`
+	// Merging says what becomes of images of removed checkpoints; nil if nothing.
+	Merging *Merging `json:"merging,omitempty"`
 }
 
 // DiskStatus is a disk in use.
@@ -73,9 +75,11 @@ type vm struct {
 	run    *run // nil while it does not run, or nobody knows
 	// leftovers are in the home; finishing tells that somebody sees to kept.Left, with
 	// the last error of each.
-	leftovers []string
-	finishing bool
-	leftErr   map[string]string
+	leftovers  []string
+	finishing  bool
+	leftErr    map[string]string
+	merging    *merging // the job that merges images, nil if none does
+	mergeWaits string   // why the last one left some
 }
 
 func newVM(a *Agent, k *kept) *vm {
@@ -162,12 +166,24 @@ func (v *vm) set(s State, reason string) {
 }
 
 // begin starts an operation: ErrBusy if another is under way and not done in time.
+// Merges are interrupted, and go on when it is done.
 func (v *vm) begin(ctx context.Context) (done func(), err error) {
+	if err := v.interruptMerges(ctx); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			v.mergeLater()
+		}
+	}()
 	patience := time.NewTimer(time.Second)
 	defer patience.Stop()
 	select {
 	case v.op <- struct{}{}:
-		return func() { <-v.op }, nil
+		return func() {
+			<-v.op
+			v.mergeLater()
+		}, nil
 	case <-patience.C:
 		return nil, ErrBusy
 	case <-ctx.Done():
@@ -197,7 +213,7 @@ func (v *vm) describe() string {
 func (v *vm) show() VM {
 	v.mu.Lock()
 	s := VM{Name: v.kept.Name, ID: v.kept.ID, Location: v.kept.Location, Host: v.a.cfg.Name,
-		State: v.state, Reason: v.reason, Since: v.since, Unfinished: v.unfinished(), Leftovers: slices.Clone(v.leftovers)}
+		State: v.state, Reason: v.reason, Since: v.since, Unfinished: v.unfinished(), Leftovers: slices.Clone(v.leftovers), Merging: v.showMerging()}
 	r := v.run
 	if r != nil {
 		s.Epoch = v.kept.Epoch
