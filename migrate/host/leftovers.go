@@ -43,18 +43,36 @@ func discard(home *smbstore.Home, files ...string) error {
 		return err
 	}
 	var errs []error
+	var gone []string
 	for _, f := range files {
 		if slices.Contains(c.Unfinished, f) {
-			errs = append(errs, ignoreMissing(home.Store().Remove(f)))
+			gone, errs = append(gone, f), append(errs, ignoreMissing(home.Store().Remove(f)))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, syncDirs(home, gone))...); err != nil {
 		return err // they stay announced
 	}
 	return home.UpdateConfig(func(c *smbstore.Config) error {
 		settled(c, files...)
 		return nil
 	})
+}
+
+// syncDirs puts it on stable storage that files are gone: nothing names them from then
+// on, so that what came back would stay.
+func syncDirs(home *smbstore.Home, files []string) error {
+	dirs := map[string]bool{}
+	for _, f := range files {
+		dirs[path.Dir(f)] = true
+	}
+	var errs []error
+	for dir := range dirs {
+		if dir == "." {
+			dir = ""
+		}
+		errs = append(errs, ignoreMissing(home.Store().SyncDir(dir)))
+	}
+	return errors.Join(errs...)
 }
 
 func paths(disks []smbstore.Disk) (list []string) {
@@ -87,13 +105,19 @@ func tidy(ctx context.Context, home *smbstore.Home) (left []string, err error) {
 		return c.Unfinished, err
 	}
 	var errs []error
+	var gone []string
 	for _, f := range c.Unfinished {
 		if needed[f] {
 			continue
 		}
 		if err := ignoreMissing(home.Store().Remove(f)); err != nil {
 			left, errs = append(left, f), append(errs, err)
+		} else {
+			gone = append(gone, f)
 		}
+	}
+	if err := syncDirs(home, gone); err != nil {
+		return append(left, gone...), errors.Join(append(errs, err)...)
 	}
 	errs = append(errs, home.UpdateConfig(func(c *smbstore.Config) error {
 		c.Unfinished = left
