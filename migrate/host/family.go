@@ -121,6 +121,16 @@ func (f *family) next(c *smbstore.Config) (settled, gone []string, steps []step)
 	return settled, gone, steps
 }
 
+// left are images that are to go, and were not removed when they were merged.
+func (f *family) left(c *smbstore.Config) (files []string) {
+	for _, u := range c.Unfinished {
+		if smbstore.IsDiskName(u) && !f.there[u] {
+			files = append(files, u)
+		}
+	}
+	return files
+}
+
 // depth is how many images lie below one.
 func (f *family) depth(name string) (n int) {
 	for range len(f.there) {

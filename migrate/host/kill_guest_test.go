@@ -164,6 +164,13 @@ func (g *killGuest) prepare(k killCase) (to site, args []string) {
 	case "checkpoint":
 		g.made++
 		return to, at("vm", "checkpoint", soakVM, fmt.Sprintf("c%d", g.made))
+	case "remove":
+		g.made++
+		name := fmt.Sprintf("c%d", g.made)
+		_, err := g.Checkpoint(g.ctx, soakVM, name)
+		g.must(err)
+		g.flushes(g.c, 1)
+		return to, at("vm", "checkpoint", "remove", soakVM, name)
 	case "save":
 		return to, at("vm", "save", soakVM)
 	case "restore":
@@ -332,7 +339,7 @@ func (g *killGuest) settle() VM {
 		v, err := g.Show(g.ctx, soakVM)
 		moves, merr := g.Migrations(g.ctx)
 		under := slices.ContainsFunc(moves, func(m Migration) bool { return !m.Ended })
-		if err == nil && merr == nil && !under && len(v.Unfinished) == 0 {
+		if err == nil && merr == nil && !under && len(v.Unfinished) == 0 && v.Merging == nil {
 			switch v.State {
 			case Running, Stopped, Crashed, SavedOff:
 				if v.State != last.State || v.PID != last.PID {

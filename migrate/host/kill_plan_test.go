@@ -9,7 +9,7 @@ import (
 // come to a point of it.
 type killCase struct {
 	n      int
-	op     string // rest, start, migrate, checkpoint, save, resume, restore or stop
+	op     string // rest, start, migrate, checkpoint, remove, save, resume, restore or stop
 	victim string // agent, source, destination, qemu, cli or host (agent and QEMU)
 	point  string // failpoint; "" for a random moment
 	hits   int    // how often it is come to before
@@ -37,6 +37,7 @@ var killPoints = map[string][]string{
 	"start":      {"record-locked", "start-owned", "start-noted", "start-spawned", "start-ready", ""},
 	"resume":     {"state-restored", "state-dropped", "start-spawned", "start-ready"},
 	"checkpoint": {"", "checkpoint-state", "checkpoint-closed", "grown-one", "checkpoint-grown", "checkpoint-committed"},
+	"remove":     {"", "checkpoint-forgotten", "merge-begun", "merge-brought", "merge-committed", "merge-removed"},
 	"save":       {"", "save-written", "save-committed", "over-closing", "over-closed"},
 	"restore":    {"restore-ended", "record-locked", "grown-one", "restore-grown", "restore-committed", "state-restored", "start-ready"},
 	"stop":       {"over-closing", "over-closed", ""},
@@ -49,13 +50,14 @@ var killVictims = map[string][]string{
 	"start":      {"agent", "source", "cli", "host"},
 	"resume":     {"agent", "qemu", "source"},
 	"checkpoint": {"agent", "source", "cli", "qemu", "host"},
+	"remove":     {"agent", "source", "cli", "qemu", "host"},
 	"save":       {"agent", "source", "cli", "host"},
 	"restore":    {"agent", "source", "cli"},
 	"stop":       {"agent", "source", "cli"},
 	"migrate":    {"agent", "source", "destination", "qemu", "cli", "host"},
 }
 
-var killPhases = []string{"migrate", "rest", "migrate", "checkpoint", "migrate", "save", "migrate", "start", "restore", "migrate", "resume", "stop"}
+var killPhases = []string{"migrate", "rest", "migrate", "checkpoint", "migrate", "save", "migrate", "start", "restore", "remove", "migrate", "resume", "stop"}
 
 // killCases are the cases of a run: the ones that every run has, and random ones of
 // every phase in turn.

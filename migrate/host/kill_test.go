@@ -63,7 +63,7 @@ func TestSoakKills(t *testing.T) {
 		g.end()
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	ops := []string{"rest", "start", "migrate", "checkpoint", "save", "resume", "restore", "stop"}
+	ops := []string{"rest", "start", "migrate", "checkpoint", "remove", "save", "resume", "restore", "stop"}
 	fmt.Fprint(w, "killed")
 	for _, op := range ops {
 		fmt.Fprintf(w, "\t%s", op)

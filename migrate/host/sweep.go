@@ -38,12 +38,18 @@ func (w *sweep) run(ctx context.Context) (later, err error) {
 			return later, context.Cause(ctx)
 		}
 		c, err := w.home.Config()
-		if err != nil || len(c.Unmerged) == 0 {
+		if err != nil || len(c.Unmerged) == 0 && !slices.ContainsFunc(c.Unfinished, smbstore.IsDiskName) {
 			return nil, err
 		}
 		f, err := familyOf(ctx, w.home, &c)
 		if err != nil {
 			return later, err
+		}
+		if err := discard(w.home, f.left(&c)...); err != nil {
+			return later, err
+		}
+		if len(c.Unmerged) == 0 {
+			return nil, nil
 		}
 		settled, gone, steps := f.next(&c)
 		if len(settled)+len(gone) > 0 {
