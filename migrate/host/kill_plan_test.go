@@ -68,6 +68,7 @@ func killCases(n int, r *rand.Rand) []killCase {
 		{op: "migrate", victim: "agent", point: "live-copied", hits: 2, byHand: true},
 		{op: "migrate", victim: "host", point: "moved"},
 		{op: "migrate", victim: "agent", point: "taken", byHand: true}, // finished while no agent runs
+		{op: "migrate", victim: "host", point: "taken", byHand: true},
 		{op: "save", victim: "agent", point: "save-written"},
 		{op: "resume", victim: "agent", point: "start-ready"}, // it has its state, and does not run yet
 		{op: "rest", victim: "source", down: 300},

@@ -118,9 +118,26 @@ func (v *vm) finishMove(ctx context.Context, to smbstore.Location) error {
 		}
 	}
 	if errors.Is(err, migrate.ErrNoJob) || errors.Is(err, smbstore.ErrNotExist) {
+		var here *movedError
+		if old := v.location(); !old.Equal(to) && errors.As(v.gone(ctx, old), &here) {
+			return v.moved(here.to) // by hand, while no agent ran
+		}
 		return migrate.RemoveEmpty(ctx, to, v.a.homeOptions()) // it had not begun, or was done
 	}
 	return err
+}
+
+// gone looks whether the VM's old home is there: nil if it is, or if that is not known;
+// else what arrived gives.
+func (v *vm) gone(ctx context.Context, old smbstore.Location) error {
+	h, err := smbstore.OpenHome(ctx, old, v.a.homeOptions())
+	if err == nil {
+		return h.Close()
+	}
+	if errors.Is(err, smbstore.ErrNotHome) || errors.Is(err, smbstore.ErrNotExist) {
+		return v.arrived(ctx, err)
+	}
+	return nil
 }
 
 // moved takes note of where a VM has moved, unless it runs: then it has followed. One

@@ -144,21 +144,23 @@ func (v *vm) arrived(ctx context.Context, why error) error {
 	ends := append(slices.Clone(v.kept.Left), v.kept.Moving)
 	v.mu.Unlock()
 	for _, to := range ends {
-		if to == (smbstore.Location{}) {
-			continue
-		}
-		h, err := smbstore.OpenHome(ctx, to, v.a.homeOptions())
-		if err != nil {
-			continue
-		}
-		c, err := h.Config()
-		record, rerr := h.Record()
-		h.Close() //nolint:errcheck // was only read
-		if err == nil && rerr == nil && c.ID == v.kept.ID && record.State == smbstore.Owned && record.Host == v.a.cfg.Name {
+		if to != (smbstore.Location{}) && v.owns(ctx, to) {
 			return &movedError{to, ""}
 		}
 	}
 	return why
+}
+
+// owns tells whether there is a home of the VM that is known to be this host's.
+func (v *vm) owns(ctx context.Context, at smbstore.Location) bool {
+	h, err := smbstore.OpenHome(ctx, at, v.a.homeOptions())
+	if err != nil {
+		return false
+	}
+	defer h.Close() //nolint:errcheck // is only read
+	c, err := h.Config()
+	record, rerr := h.Record()
+	return err == nil && rerr == nil && c.ID == v.kept.ID && record.State == smbstore.Owned && record.Host == v.a.cfg.Name
 }
 
 // maxHops bounds the moves that are followed at a time.
