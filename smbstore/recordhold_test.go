@@ -97,6 +97,7 @@ func TestRecordHolderStands(t *testing.T) {
 		{"lunless", lunless.Location(""), lunless.Options(), false},
 		{"lunless in the rename", lunless.Location(""), lunless.Options(), true},
 		{"samba", samba.Location(""), samba.Options(), false},
+		{"samba in the rename", samba.Location(""), samba.Options(), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plain, err := smbstore.Open(t.Context(), c.at, c.o)

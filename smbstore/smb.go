@@ -250,9 +250,12 @@ func (s *smbStore) Rename(oldName, newName string) error {
 		}
 		patience := time.Now().Add(busyPatience)
 		for {
-			err := s.with(from, client.CreateOptions{
-				Access: smb2.Delete | smb2.FileReadAttributes, Disposition: smb2.FileOpen, Options: smb2.FileOpenReparsePoint,
-			}, func(f *client.File) error { return f.Rename(s.ctx, to, true) })
+			err := s.tree.RenameWhole(s.ctx, from, to, true)
+			if errors.Is(err, client.ErrNotSupported) {
+				err = s.with(from, client.CreateOptions{
+					Access: smb2.Delete | smb2.FileReadAttributes, Disposition: smb2.FileOpen, Options: smb2.FileOpenReparsePoint,
+				}, func(f *client.File) error { return f.Rename(s.ctx, to, true) })
+			}
 			status, _ := client.StatusOf(err)
 			busy := status == smb2.StatusSharingViolation || errors.Is(err, ErrPermission)
 			if busy && time.Now().Before(patience) {

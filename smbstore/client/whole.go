@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"lunless/smbstore/fscc"
 	"lunless/smbstore/smb2"
 )
 
@@ -59,8 +61,18 @@ func (t *Tree) readWhole(ctx context.Context, l *treeLink, name string, size int
 		&smb2.ReadRequest{Padding: smb2.ReadResponseSize, Length: uint32(size), FileID: smb2.RelatedFileID},
 		&smb2.CloseRequest{FileID: smb2.RelatedFileID},
 	}
+	list := t.compound(c, l, messages, smb2.CommandCreate, smb2.CommandRead, smb2.CommandClose)
+	list[1].dst = b
+	if err := c.sendCompound(ctx, list, messages); err != nil {
+		return nil, err
+	}
+	return wholeAnswer(ctx, list, name, b)
+}
+
+// compound makes the calls of related requests.
+func (t *Tree) compound(c *conn, l *treeLink, messages []message, commands ...smb2.Command) []*call {
 	list := make([]*call, len(messages))
-	for i, command := range []smb2.Command{smb2.CommandCreate, smb2.CommandRead, smb2.CommandClose} {
+	for i, command := range commands {
 		k := newCall(command)
 		t.client.prepare(k, c, l, false)
 		if i > 0 {
@@ -68,11 +80,60 @@ func (t *Tree) readWhole(ctx context.Context, l *treeLink, name string, size int
 		}
 		list[i] = k
 	}
-	list[1].dst = b
-	if err := c.sendCompound(ctx, list, messages); err != nil {
-		return nil, err
+	return list
+}
+
+// RenameWhole gives what lies at a path another name on the share, with one compound
+// of CREATE, SET_INFO and CLOSE: once the server has it, it is done or refused
+// whatever becomes of this process, and while it does not, nothing of it is. With
+// replace an existing file of that name goes away. ErrNotSupported means that the
+// server gives too few credits. Refusals are *StatusError; after ErrConnectionLost
+// it may have been done.
+func (t *Tree) RenameWhole(ctx context.Context, from, to string, replace bool) error {
+	from, to = wirePath(from), wirePath(to)
+	if to == "" || strings.ContainsRune(to, 0) {
+		return &StatusError{Command: smb2.CommandSetInfo, Name: to, Status: smb2.StatusObjectNameInvalid}
 	}
-	return wholeAnswer(ctx, list, name, b)
+	for try := 0; ; try++ {
+		l, err := t.link(ctx)
+		if err != nil {
+			return err
+		}
+		err = t.renameWhole(ctx, l, from, to, replace)
+		var refused *StatusError
+		if !errors.As(err, &refused) || !sessionGone(refused.Status) || try >= maxTries {
+			return err
+		}
+		l.s.end(err)
+	}
+}
+
+func (t *Tree) renameWhole(ctx context.Context, l *treeLink, from, to string, replace bool) error {
+	c, err := l.s.channel(ctx)
+	if err != nil {
+		return err
+	}
+	info := fscc.RenameInfo{ReplaceIfExists: replace, Name: to}
+	b := make([]byte, info.Size())
+	info.Encode(b)
+	messages := []message{
+		&smb2.CreateRequest{
+			ImpersonationLevel: smb2.ImpersonationImpersonation, DesiredAccess: smb2.Delete | smb2.FileReadAttributes,
+			ShareAccess:       smb2.FileShareRead | smb2.FileShareWrite | smb2.FileShareDelete,
+			CreateDisposition: smb2.FileOpen, CreateOptions: smb2.FileOpenReparsePoint, Name: from,
+		},
+		&smb2.SetInfoRequest{InfoType: smb2.InfoFile, FileInfoClass: uint8(fscc.FileRenameInformation), FileID: smb2.RelatedFileID, Buffer: b},
+		&smb2.CloseRequest{FileID: smb2.RelatedFileID},
+	}
+	list := t.compound(c, l, messages, smb2.CommandCreate, smb2.CommandSetInfo, smb2.CommandClose)
+	for _, k := range list {
+		k.patient = true
+	}
+	if err := c.sendCompound(ctx, list, messages); err != nil {
+		return err
+	}
+	_, err = wholeAnswer(ctx, list, from, nil)
+	return err
 }
 
 // wholeAnswer waits for the three responses.

@@ -61,3 +61,54 @@ func readWhole(t *testing.T, p *peer) {
 		}
 	}
 }
+
+// A file is renamed with one compound, which leaves nothing open whatever comes of it.
+func TestRenameWhole(t *testing.T) {
+	eachPeer(t, func(t *testing.T, p *peer) { renameWhole(t, p) })
+	t.Run("sealed", func(t *testing.T) {
+		t.Parallel()
+		renameWhole(t, startOurs(t, func(c *shares.Config) { c.Shares[0].Encrypt = true }))
+	})
+}
+
+func renameWhole(t *testing.T, p *peer) {
+	tree := mount(t, dial(t, p.config()))
+	for _, name := range []string{"one", "two"} {
+		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		from, to string
+		replace  bool
+		want     error
+	}{
+		{"one", "two", false, smb2.StatusObjectNameCollision},
+		{"one", "two", true, nil},
+		{"one", "two", true, smb2.StatusObjectNameNotFound},
+		{"two", "absent/three", true, smb2.StatusObjectPathNotFound},
+		{"two", "", true, smb2.StatusObjectNameInvalid},
+		{"two", "folder/three", true, nil},
+	} {
+		if c.to == "folder/three" {
+			if err := os.Mkdir(filepath.Join(p.dir, "folder"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tree.RenameWhole(t.Context(), c.from, c.to, c.replace); !errors.Is(err, c.want) {
+			t.Errorf("%s to %q: %v, want %v", c.from, c.to, err, c.want)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(p.dir, "folder", "three")); err != nil || string(b) != "one" {
+		t.Errorf("renamed: %q, %v", b, err)
+	}
+	for name, want := range map[string]error{"folder/three": nil, "two": smb2.StatusObjectNameNotFound} { // alone: nothing is open
+		f, err := tree.Create(t.Context(), name, client.CreateOptions{Access: smb2.FileReadData, Disposition: smb2.FileOpen})
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+		if err == nil {
+			f.Close() //nolint:errcheck // nothing was written
+		}
+	}
+}
