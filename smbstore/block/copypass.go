@@ -273,6 +273,7 @@ func (p *copyPass) copyRange(ctx context.Context, buf *copyBuffer, off, n int64)
 	}
 	switch {
 	case err == nil:
+		p.m.torn.Clear(off, n)
 		p.m.todo.Clear(off, n)
 		p.report(count)
 		return moved, nil

@@ -73,7 +73,7 @@ func (p *copyPass) mergeWalk(ctx context.Context, layer Layered, spawn, settle f
 		pos := off
 		for _, r := range append(runs, Extent{Offset: off + n}) {
 			if gap := r.Offset - pos; gap > 0 {
-				settle(pos, gap)
+				p.gap(ctx, pos, gap, spawn, settle)
 			}
 			p.chunks(ctx, r.Offset, r.Length, spawn)
 			pos = r.Offset + r.Length
@@ -86,9 +86,25 @@ func (p *copyPass) mergeWalk(ctx context.Context, layer Layered, spawn, settle f
 	return nil
 }
 
+// gap gives a range in which the layer has no data to settle, but for what a write
+// that failed left different: the destination may have that write, and the layer not.
+func (p *copyPass) gap(ctx context.Context, off, n int64, spawn, settle func(off, n int64)) {
+	for end := off + n; off < end; {
+		at, c, ok := p.m.torn.Next(off, end)
+		if !ok {
+			at, c = end, 0
+		}
+		if at > off {
+			settle(off, at-off)
+		}
+		p.chunks(ctx, at, c, spawn)
+		off = at + c
+	}
+}
+
 // settle brings over a range in which the layer had no data: zeroes what it
 // holds as zeroes, and takes all of it off the list, but for the granules that
-// have got data meanwhile.
+// have got data meanwhile, and those where a write has failed.
 func (p *copyPass) settle(ctx context.Context, layer Layered, off, n int64) error {
 	hold, err := p.m.ranges.Lock(ctx, off, n)
 	if err != nil {
@@ -118,6 +134,14 @@ func (p *copyPass) settle(ctx context.Context, layer Layered, off, n int64) erro
 			todo.Set(off, n)
 			return err
 		}
+	}
+	for at := off; ; {
+		from, c, ok := p.m.torn.Next(at, off+n)
+		if !ok {
+			break
+		}
+		todo.Set(from, c)
+		at = from + c
 	}
 	p.report(CopyProgress{Skipped: n})
 	return nil

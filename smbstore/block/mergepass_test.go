@@ -204,3 +204,68 @@ func TestMergePassFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMergePassAfterFailure: a write that failed at the layer and not at the
+// destination leaves them the same in the end, though the layer has nothing there.
+func TestMergePassAfterFailure(t *testing.T) {
+	const size = 1 << 20
+	for _, during := range []bool{false, true} {
+		rnd := rand.New(rand.NewPCG(3, 3))
+		parent, copied := NewMem(size), NewMem(size)
+		scribble(t, rnd, parent, 10)
+		if err := copied.WriteAt(t.Context(), contentOf(t, parent), 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		layer, dst := newMemLayer(parent), newMemLayer(copied)
+		errDisk := errors.New("disk on fire")
+		m, err := NewMirror(NewIntercept(layer, FailNth(OpWrite, 1, errDisk)), dst, MirrorOptions{Granularity: 4096})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fail := sync.OnceFunc(func() {
+			if err := m.WriteAt(t.Context(), bytes.Repeat([]byte{9}, 1024), 8192+512, 0); !errors.Is(err, errDisk) {
+				t.Errorf("got %v", err)
+			}
+		})
+		first := &firstExtents{memLayer: layer, after: func() {}}
+		if during {
+			first.after = fail // between the look at the layer and what follows from it
+		} else {
+			fail()
+		}
+		if err := m.Survey(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.MergePass(t.Context(), first, CopyOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(contentOf(t, layer), contentOf(t, dst)) {
+			t.Errorf("failed during the pass %v: the ends differ", during)
+		}
+		if n := m.Remaining(); n != 0 {
+			t.Errorf("%d bytes left", n)
+		}
+		if data := dst.state[size/layerSector/2:]; bytes.IndexByte(statesOf(data), byte(Data)) >= 0 {
+			t.Error("what nobody wrote to was copied")
+		}
+	}
+}
+
+func statesOf(states []ExtentState) (b []byte) {
+	for _, s := range states {
+		b = append(b, byte(s))
+	}
+	return b
+}
+
+// firstExtents does something after the first look at its extents.
+type firstExtents struct {
+	*memLayer
+	after func()
+}
+
+func (l *firstExtents) LayerExtents(ctx context.Context, off, n int64, visit func(Extent) error) error {
+	err := l.memLayer.LayerExtents(ctx, off, n, visit)
+	l.after()
+	return err
+}

@@ -49,6 +49,7 @@ type Mirror struct {
 	gate     sync.RWMutex // read-held through every request; held by Switch
 	ranges   RangeLock
 	todo     *Bitmap // what the destination still lacks; changes under the range's lock
+	torn     *Bitmap // of it, where a write left the ends different; likewise
 	dstZero  atomic.Bool
 	redo     atomic.Int64 // writes that left the ends different
 	state    atomic.Int32
@@ -74,10 +75,14 @@ func NewMirror(src, dst Device, opts MirrorOptions) (*Mirror, error) {
 	if err != nil {
 		return nil, err
 	}
+	torn, err := NewBitmap(src.Size(), opts.Granularity)
+	if err != nil {
+		return nil, err
+	}
 	if !opts.InSync {
 		todo.Set(0, src.Size())
 	}
-	m := &Mirror{src: src, dst: dst, todo: todo}
+	m := &Mirror{src: src, dst: dst, todo: todo, torn: torn}
 	m.dstZero.Store(opts.DestinationZero)
 	return m, nil
 }
@@ -237,6 +242,7 @@ func (m *Mirror) both(ctx context.Context, off, n int64, op func(Device) error) 
 		// The ends may differ here now, and the destination may hold what the source lacks.
 		m.dstZero.Store(false)
 		m.redo.Add(1)
+		m.torn.Set(off, n)
 		m.todo.Set(off, n)
 		return srcErr
 	}
