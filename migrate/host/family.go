@@ -124,7 +124,7 @@ func (f *family) next(c *smbstore.Config) (settled, gone []string, steps []step)
 // left are images that are to go, and were not removed when they were merged.
 func (f *family) left(c *smbstore.Config) (files []string) {
 	for _, u := range c.Unfinished {
-		if smbstore.IsDiskName(u) && !f.there[u] {
+		if smbstore.IsDiskName(u) && !f.there[u] && !sabotage(sabotageTidy) {
 			files = append(files, u)
 		}
 	}
