@@ -20,7 +20,7 @@ type ends struct {
 }
 
 // openEnds opens both sides: over one session where they lie on one share, so
-// that the server can copy.
+// that the server can copy; it is opened with the destination's options.
 func openEnds(ctx context.Context, source, destination smbstore.Location, so, do smbstore.Options) (_ *ends, err error) {
 	e := &ends{}
 	defer func() {
@@ -42,7 +42,7 @@ func openEnds(ctx context.Context, source, destination smbstore.Location, so, do
 	if !source.IsLocal() && source.SameServer(destination) && strings.EqualFold(source.Share, destination.Share) {
 		root := source
 		root.Path = ""
-		s, err := open(root, so)
+		s, err := open(root, do) // a guest's disks lie on it afterwards
 		if err != nil {
 			return nil, err
 		}
