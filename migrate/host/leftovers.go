@@ -198,7 +198,7 @@ func (v *vm) doing(op string) (done func(), err error) {
 		return nil, err
 	}
 	return func() {
-		if v.a.ctx.Err() != nil {
+		if v.a.isStopping() {
 			return // it was cut
 		}
 		if err := v.remember(func(k *kept) { k.Doing = "" }); err != nil {

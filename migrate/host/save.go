@@ -49,6 +49,9 @@ func (v *vm) save(ctx context.Context, _ struct{}) error {
 			return nil
 		}, func(c *smbstore.Config) bool { return c.Saved != nil && c.Saved.Path == state })
 	}
+	if errors.Is(err, errUnsettled) {
+		return v.fail("save", err) // were it to run, it might be put back to its state later
+	}
 	if err != nil {
 		return v.fail("save", errors.Join(err, r.goOn(state)))
 	}
@@ -107,16 +110,19 @@ func (r *run) goOn(files ...string) error {
 	return err
 }
 
+// errUnsettled: whether the configuration was changed is left to the next agent, or start.
+var errUnsettled = errors.New("whether its configuration was changed is not known")
+
 // commit changes the configuration, and says for certain whether it was changed: as
 // long as its server does not answer, it is asked again.
 func (r *run) commit(change func(*smbstore.Config) error, is func(*smbstore.Config) bool) error {
 	return changeConfig(r.ctx, r.at().home, change, is, func(err error) {
-		r.v.set(Paused, "whether its configuration was changed is not known: "+err.Error())
+		r.v.set(Paused, fmt.Sprintf("%v: %v", errUnsettled, err))
 	})
 }
 
 // changeConfig changes a configuration, and asks again and again whether it did as long
-// as that is not known; waiting is told of it.
+// as that is not known; waiting is told of it. When ctx ends meanwhile: errUnsettled.
 func changeConfig(ctx context.Context, home *smbstore.Home, change func(*smbstore.Config) error, is func(*smbstore.Config) bool, waiting func(error)) error {
 	failed := home.UpdateConfig(change)
 	for failed != nil {
@@ -127,11 +133,13 @@ func changeConfig(ctx context.Context, home *smbstore.Home, change func(*smbstor
 		case err == nil, errors.Is(err, smbstore.ErrBadConfig), errors.Is(err, smbstore.ErrNotExist):
 			return failed
 		}
-		waiting(err)
+		if ctx.Err() == nil {
+			waiting(err)
+		}
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return errors.Join(failed, err)
+			return fmt.Errorf("%w: %w", errUnsettled, errors.Join(failed, err))
 		}
 	}
 	return nil

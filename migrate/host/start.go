@@ -48,6 +48,9 @@ func (v *vm) start(ctx context.Context, q StartRequest) error {
 	return nil
 }
 
+// contWait is how long a new QEMU may take until the guest runs.
+const contWait = time.Minute
+
 func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 	r, c, err := v.prepare(ctx, q.TakeOver)
 	if err != nil {
@@ -102,7 +105,10 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 	}
 	if err == nil {
 		failpoint("start-ready")
-		err = m.Cont(ctx)
+		// A state that the guest was given is used up: it runs now, whoever has hung up.
+		going, cancel := context.WithTimeout(context.WithoutCancel(ctx), contWait)
+		err = m.Cont(going)
+		cancel()
 	}
 	if err != nil {
 		return errors.Join(err, m.Kill(context.WithoutCancel(ctx)))
@@ -243,16 +249,12 @@ func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 	if paused && c.Saved != nil {
 		r.end(ending{state: SavedOff}) // it has not run since, as below
 	} else if paused {
-		v.a.wg.Go(func() {
-			if err := r.machine.Load().Cont(r.ctx); err != nil && r.ctx.Err() == nil {
-				v.a.log.Error("the guest cannot be continued", "vm", v.name(), "error", err)
-			}
-		})
+		r.again(r.machine.Load())
 	} else {
 		ctx, cancel := context.WithTimeout(v.a.ctx, 5*time.Second)
 		switch s, err := r.machine.Load().Status(ctx); {
 		case err != nil:
-		case s == qemu.StatePanicked, s == qemu.StatePaused && c.Saved == nil && v.cutShort() == "":
+		case s == qemu.StatePanicked, s == qemu.StatePaused && c.Saved == nil && !v.standing():
 			r.held = true
 		case s != qemu.StateRunning && c.Saved != nil:
 			// Its state is in the home, and goes on from there alone: it was just saved,
@@ -260,8 +262,11 @@ func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 			r.end(ending{state: SavedOff})
 		case s != qemu.StateRunning:
 			// The last agent ended before it let the guest run, or in its trouble.
-			if err := r.machine.Load().Cont(ctx); err != nil {
-				v.a.log.Error("the guest cannot be continued", "vm", v.name(), "state", s, "error", err)
+			r.again(r.machine.Load())
+		case c.Saved != nil:
+			// Saving it failed, and was found in the configuration later.
+			if err := r.dropState(); err != nil {
+				v.a.log.Error("a guest that runs has a saved state in its configuration: discard it before the VM is started again", "vm", v.name(), "error", err)
 			}
 		}
 		cancel()
@@ -280,7 +285,7 @@ func (v *vm) off(s State, reason string) {
 	v.run = nil
 	v.mu.Unlock()
 	err := v.remember(func(k *kept) {
-		k.Running, k.Ended, k.Saved = false, "", s == SavedOff
+		k.Running, k.Standing, k.Ended, k.Saved = false, false, "", s == SavedOff
 		if s == Crashed {
 			k.Ended = reason
 		}

@@ -45,6 +45,8 @@ type kept struct {
 	Merging bool `json:"merging,omitempty"`
 	// Followed is the migration by whose word the VM lies at Location.
 	Followed string `json:"followed,omitempty"`
+	// Standing: an agent has paused the guest, or was about to, and it shall go on.
+	Standing bool `json:"standing,omitempty"`
 	// Saved: the home has a state to continue the guest from.
 	Saved bool `json:"saved,omitempty"`
 }

@@ -54,8 +54,7 @@ func (v *vm) takeOver() {
 			ended = m.Ended()
 			if !pausing {
 				pausing = true
-				// QEMU stops the guest at once, and answers when its disks have.
-				v.a.wg.Go(func() { m.Stop(ctx) }) //nolint:errcheck // it is tried to continue it whatever came of it
+				v.pause(ctx, m)
 			}
 		}
 		select {
@@ -65,6 +64,35 @@ func (v *vm) takeOver() {
 			return
 		case <-ctx.Done():
 		}
+	}
+}
+
+// pause has the guest stand until the agent continues it, or the next one.
+func (v *vm) pause(ctx context.Context, m *qemu.Machine) {
+	if err := v.remember(func(k *kept) { k.Standing = true }); err != nil {
+		v.a.log.Error("the host's state", "error", err)
+	}
+	// QEMU stops the guest at once, and answers when its disks have.
+	go m.Stop(ctx) //nolint:errcheck // it is tried to continue it whatever came of it
+}
+
+// standing tells whether a guest that is found paused shall go on.
+func (v *vm) standing() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.kept.Standing || v.kept.Doing != ""
+}
+
+// goesOn notes that the guest does not stand any more.
+func (v *vm) goesOn() {
+	v.mu.Lock()
+	stood := v.kept.Standing
+	v.mu.Unlock()
+	if !stood {
+		return
+	}
+	if err := v.remember(func(k *kept) { k.Standing = false }); err != nil {
+		v.a.log.Error("the host's state", "error", err)
 	}
 }
 

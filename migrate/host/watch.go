@@ -164,7 +164,10 @@ func full(e qemu.Event, last error) bool { return e.NoSpace || errors.Is(last, s
 // again continues a guest that a failed request has stopped: QEMU repeats that.
 func (r *run) again(m *qemu.Machine) {
 	go func() {
-		if err := m.Cont(r.ctx); err != nil && r.ctx.Err() == nil {
+		switch err := m.Cont(r.ctx); {
+		case err == nil:
+			r.v.goesOn()
+		case r.ctx.Err() == nil:
 			r.v.a.log.Warn("the guest cannot be continued", "vm", r.v.name(), "error", err)
 		}
 	}()
@@ -201,8 +204,7 @@ func (r *run) look(m *qemu.Machine, t *trouble) {
 	case !t.stalled && !report && oldest > limit:
 		t.stalled = true
 		r.v.set(Paused, fmt.Sprintf("%s has not answered for %s: the guest goes on by itself when it does", r.v.whereIs(at), limit))
-		// QEMU stops the guest at once, and answers when its disks have.
-		go m.Stop(r.ctx) //nolint:errcheck // it is continued whatever came of it
+		r.v.pause(r.ctx, m)
 	case t.stalled && oldest < limit/2:
 		t.stalled = false
 		r.again(m)
