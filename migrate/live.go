@@ -89,9 +89,14 @@ func LiveStorage(ctx context.Context, o LiveOptions) (*Job, error) {
 		defer live.watch(nil)
 		// A store waits for its server as long as it was told to, which may be for
 		// ever: what is cancelled is not to wait that long.
+		over := make(chan struct{})
+		defer close(over)
 		defer context.AfterFunc(ctx, func() {
-			time.Sleep(cancelPatience)
-			live.giveUp()
+			select {
+			case <-time.After(cancelPatience):
+				live.giveUp()
+			case <-over:
+			}
 		})()
 		err := m.run(ctx, j, live)
 		if !live.switched.Load() {
