@@ -64,6 +64,9 @@ func (m *migration) clean(ctx context.Context) error {
 		return fmt.Errorf("%w: the destination says %s", smbstore.ErrNotOwner, r)
 	}
 	if !m.journal.KeepSource {
+		if err := m.discard(ctx); err != nil {
+			return fmt.Errorf("remove the source: %w", err)
+		}
 		m.evict(ctx, m.ends.src, r.Epoch+1)
 		if err := m.removeSource(ctx); err != nil {
 			return fmt.Errorf("remove the source: %w", err)
@@ -75,6 +78,26 @@ func (m *migration) clean(ctx context.Context) error {
 		return err
 	}
 	return m.ends.dst.SyncDir("")
+}
+
+// discard makes sure, and that it stays so, that the source is nobody's: since the
+// VM has moved an administrator may have given it to a host there.
+func (m *migration) discard(ctx context.Context) error {
+	if m.home == nil {
+		return nil // it is gone but for some files
+	}
+	discard := func(r smbstore.Record) (smbstore.Record, error) { return r.Discard(m.journal.Job) }
+	_, err := m.home.Change(ctx, m.journal.Job, discard)
+	if errors.Is(err, smbstore.ErrNoSpace) { // which the removal makes
+		var r smbstore.Record
+		if r, err = m.home.Record(); err == nil {
+			_, err = discard(r)
+		}
+	}
+	if errors.Is(err, smbstore.ErrNotExist) {
+		return nil // the record goes last
+	}
+	return err
 }
 
 // evict has a server close what a process of this VM's that is gone has open still of

@@ -237,3 +237,36 @@ func TestLiveStorageFailsMoved(t *testing.T) {
 		}
 	}
 }
+
+// A source that an administrator gave a host of its own after the VM had moved, in
+// its time of grace for one, is not removed; one that is being removed is not given.
+func TestSourceIsAnothers(t *testing.T) {
+	for _, point := range []string{"before-clean", "removed-entry"} {
+		a, b := t.TempDir(), t.TempDir()
+		h := makeHome(t, storeAt(t, a), "vm", 1<<20, 1)
+		want := content(t, h.Store())
+		var resolved error
+		var once sync.Once
+		setFailpoint(t, func(p string) {
+			if p == point {
+				once.Do(func() { _, resolved = h.Resolve(t.Context(), "thief") })
+			}
+		})
+		job, err := Storage(t.Context(), Options{Source: at(a, "vm"), To: at(b)})
+		must(t, err)
+		err = job.Wait(t.Context())
+		if point == "removed-entry" {
+			if err != nil || !errors.Is(resolved, smbstore.ErrMoved) {
+				t.Errorf("%s: %v, and resolved: %v", point, err, resolved)
+			}
+			continue
+		}
+		must(t, resolved)
+		if !errors.Is(err, smbstore.ErrNotOwner) || !strings.Contains(err.Error(), "owned by thief") {
+			t.Errorf("%s: got %v, want ErrNotOwner and whose it is", point, err)
+		}
+		if exists(a, "vm") && content(t, h.Store()) != want || !exists(a, "vm") {
+			t.Errorf("%s: the other's home was removed", point)
+		}
+	}
+}

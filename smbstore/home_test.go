@@ -159,7 +159,7 @@ func TestRecordTransitions(t *testing.T) {
 			old := r
 			host, job, to := hosts.Draw(t, "host"), jobs.Draw(t, "job"), hosts.Draw(t, "to")
 			var err error
-			switch rapid.IntRange(0, 3).Draw(t, "op") {
+			switch rapid.IntRange(0, 5).Draw(t, "op") {
 			case 0:
 				r, err = r.Offer(host, r.Epoch-uint64(rapid.IntRange(0, 1).Draw(t, "stale")), job, to)
 				if err == nil && (old.State != Owned || old.Host != host || r.Epoch != old.Epoch) {
@@ -179,6 +179,16 @@ func TestRecordTransitions(t *testing.T) {
 				r, err = r.Move(job, dst)
 				if err == nil && (old.State != Offered || old.Job != job || r.MovedTo.User != "") {
 					t.Fatalf("%v moved from %v", r, old)
+				}
+			case 4:
+				r, err = r.Discard(job)
+				if err == nil && (old.State != Moved || old.Job != job) {
+					t.Fatalf("%v discarded from %v", r, old)
+				}
+			case 5:
+				r, err = r.Resolve(host)
+				if err == nil && old.Removing {
+					t.Fatalf("%v resolved from %v", r, old)
 				}
 			}
 			if err != nil {

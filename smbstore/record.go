@@ -37,15 +37,17 @@ var (
 // Transitions are pure: they take a record and give the next, or an error that
 // leaves everything as it is. Home.Change writes what they give.
 type Record struct {
-	Version int       `json:"version"` // 1
-	ID      string    `json:"id"`      // the VM's GUID
-	State   State     `json:"state"`
-	Epoch   uint64    `json:"epoch"`
-	Host    string    `json:"host"`              // owned: the owner; offered, moved: who it was
-	Job     string    `json:"job,omitempty"`     // offered, moved: the migration
-	To      string    `json:"to,omitempty"`      // offered: who may take it: a host, or a home's location
-	MovedTo Location  `json:"location,omitzero"` // moved: the home it lives in now
-	Changed time.Time `json:"changed"`           // for people; nothing decides by it
+	Version int      `json:"version"` // 1
+	ID      string   `json:"id"`      // the VM's GUID
+	State   State    `json:"state"`
+	Epoch   uint64   `json:"epoch"`
+	Host    string   `json:"host"`              // owned: the owner; offered, moved: who it was
+	Job     string   `json:"job,omitempty"`     // offered, moved: the migration
+	To      string   `json:"to,omitempty"`      // offered: who may take it: a host, or a home's location
+	MovedTo Location `json:"location,omitzero"` // moved: the home it lives in now
+	// Removing: what is left here is being removed, and is nobody's to be resolved for.
+	Removing bool      `json:"removing,omitempty"`
+	Changed  time.Time `json:"changed"` // for people; nothing decides by it
 }
 
 // NewRecord is a new VM's: owned by host in epoch 1.
@@ -108,9 +110,24 @@ func (r Record) Move(job string, to Location) (Record, error) {
 	return r, nil
 }
 
+// Discard gives up what is left of a home that the job has moved away from: from now
+// on it may be removed.
+func (r Record) Discard(job string) (Record, error) {
+	if r.State != Moved || r.Job != job || job == "" {
+		return r, fmt.Errorf("%w: %s", ErrNotOwner, r)
+	}
+	r.Removing = true
+	return r, nil
+}
+
 // Resolve is an administrator's word that host owns the VM here. It works from
-// any state and outdates every other claim.
-func (r Record) Resolve(host string) (Record, error) { return r.own(host) }
+// any state but that of a home that is being removed, and outdates every other claim.
+func (r Record) Resolve(host string) (Record, error) {
+	if r.Removing {
+		return r, fmt.Errorf("%w to %s, and what is left here is being removed: resolve it there", ErrMoved, r.MovedTo)
+	}
+	return r.own(host)
+}
 
 // ResolveMoved is an administrator's word that the VM lives elsewhere: what the
 // home here says of owners is void. The epoch grows, so that a stale owner notices.
