@@ -20,16 +20,11 @@ lint:
 	$(GO) vet ./... ./testdata/guest/... ./testdata/torture/...
 	$(GO) tool staticcheck ./... ./testdata/guest/... ./testdata/torture/...
 
-# The race detector makes pools forget, so allocations are counted without it;
-# and it makes suites over whole images, of one goroutine each, five times as slow
-# and more: those are built without it alone.
-WHOLE := ^Test(Interop|Convert|PowerCuts|Sabotage|Peers|WeRead|ImageFrom)
-WHOLE_VHDX := $(WHOLE)|^Test(Model|CompactModel|ResizeModel|MaintainDifferencing|RelinkCut|RepairCut|LayoutPowerCuts)
+# The race detector makes suites over whole images, of one goroutine each, five times
+# as slow and more: its build leaves them out, and norace.sh runs them.
 test: tools lint
 	$(GO) test -race -timeout 20m ./... ./testdata/guest/...
-	$(GO) test -count 1 -run 'Alloc' ./shares/... ./smbstore/...
-	$(GO) test -count 1 -run '$(WHOLE)|^TestDemo(NoticesDamage|ImageOf)' ./smbstore ./cmd/lunless
-	$(GO) test -count 1 -run '$(WHOLE_VHDX)' ./smbstore/vhdx
+	GO='$(GO)' testdata/norace.sh
 
 # Go benchmarks, with allocations; `lunless bench` measures the whole path.
 bench:

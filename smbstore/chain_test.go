@@ -335,39 +335,6 @@ func TestChainLoops(t *testing.T) {
 	}
 }
 
-// TestDeepChain: a chain of a hundred reads what each layer holds, within the
-// memory of one disk, and merges into its base.
-func TestDeepChain(t *testing.T) {
-	const depth = 100
-	s := newPowerStore()
-	name := func(i int) string { return fmt.Sprintf("%03d.vhdx", i) }
-	below := newDisk(t, s, name(0))
-	want := make([]byte, 1<<20)
-	for i := 1; i < depth; i++ {
-		f, err := s.OpenFile(name(i), ReadWrite|Create|Exclusive)
-		mustDo(t, err)
-		d, err := vhdx.Create(f, vhdx.CreateOptions{Size: 1 << 20, BlockSize: 1 << 20, ParentDevice: block.NewMem(1 << 20),
-			Parent: &vhdx.ParentLink{Linkage: below, Relative: `.\` + name(i-1)}})
-		mustDo(t, err)
-		part := want[i*8<<10:][:4096]
-		for k := range part {
-			part[k] = byte(i)
-		}
-		mustDo(t, d.WriteAt(t.Context(), part, int64(i*8<<10), 0))
-		below = d.Info().DataWriteGUID
-		mustDo(t, d.Close())
-	}
-	checkDisk(t, s, name(depth-1), want)
-	if pages := depth * cachePages(depth); pages > 8192 {
-		t.Errorf("%d pages of metadata for one disk", pages)
-	}
-	r, err := MergeDisk(t.Context(), s, name(depth-1), MergeOptions{Into: s.Location().Join(name(0))})
-	if err != nil || len(r.Removed) != depth-1 {
-		t.Fatalf("removed %d: %v", len(r.Removed), err)
-	}
-	checkDisk(t, s, name(0), want)
-}
-
 // newDisk makes a VHDX of 1 MiB and returns its identity.
 func newDisk(t *testing.T, s Store, name string) vhdx.GUID {
 	t.Helper()

@@ -38,61 +38,6 @@ func compareMem(ctx context.Context, a, b block.Device, o CompareDisksOptions) (
 	return compareDevices(ctx, [2]compared{{Device: a, name: "a"}, {Device: b, name: "b"}}, o)
 }
 
-// TestCompareContent holds what is found against a byte by byte comparison.
-func TestCompareContent(t *testing.T) {
-	const seed = 7
-	rnd := rand.New(rand.NewPCG(seed, 0))
-	for round := range 30 {
-		a := make([]byte, rnd.IntN(4<<20))
-		for range rnd.IntN(6) {
-			fillSome(rnd, a)
-		}
-		b := make([]byte, len(a)+rnd.IntN(3)*rnd.IntN(2<<20))
-		copy(b, a)
-		for range rnd.IntN(4) {
-			fillSome(rnd, b)
-		}
-		if rnd.IntN(2) == 0 {
-			a, b = b, a
-		}
-		common := min(len(a), len(b))
-		for _, strict := range []bool{false, true} {
-			first, n := int64(-1), int64(0)
-			for i := range max(len(a), len(b)) {
-				var x, y byte
-				if i < len(a) {
-					x = a[i]
-				}
-				if i < len(b) {
-					y = b[i]
-				}
-				if x != y || strict && i >= common {
-					if n == 0 {
-						first = int64(i)
-					}
-					n++
-				}
-			}
-			for _, all := range []bool{false, true} {
-				got, err := compareMem(t.Context(), memDisk(t, a), memDisk(t, b), CompareDisksOptions{Strict: strict, All: all, Parallel: 1 + rnd.IntN(8)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				at := int64(-1)
-				if got.FirstDifference != nil {
-					at = *got.FirstDifference
-				}
-				if got.Identical != (n == 0) || at != first || all && got.DifferentBytes != n || !all && (got.DifferentBytes > n || (got.DifferentBytes == 0) != (n == 0)) {
-					t.Fatalf("seed %d, round %d, strict %v, all %v: %+v, first at %d; want %d bytes, the first at %d", seed, round, strict, all, got, at, n, first)
-				}
-				if whole := int64(max(len(a), len(b))); all && !strict && got.Compared+got.Skipped != whole {
-					t.Errorf("seed %d, round %d: %+v is not %d bytes in all", seed, round, got, whole)
-				}
-			}
-		}
-	}
-}
-
 // fillSome changes a short or a long part of p.
 func fillSome(rnd *rand.Rand, p []byte) {
 	if len(p) == 0 {

@@ -1,14 +1,10 @@
 package smbstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
-
-	"lunless/smbstore/block"
 )
 
 // rebaseStore has two bases of different content, of which the second is a copy
@@ -119,38 +115,4 @@ func TestRebaseRefused(t *testing.T) {
 		}
 	}
 	checkDisk(t, s, "grandchild", c.want)
-}
-
-// TestRebasePowerCut: whenever it ends, the disk has its content.
-func TestRebasePowerCut(t *testing.T) {
-	for _, format := range chainFormats {
-		for seed := range uint64(6) {
-			s, c := rebaseStore(t, seed, format, testDiskSize)
-			rnd := rand.New(rand.NewPCG(seed, 12))
-			var cuts []*powerStore
-			busy := make(chan struct{}, 1)
-			var ops atomic.Int64
-			ctx, cancel := context.WithCancel(t.Context())
-			s.supply.Watch(func(block.OpKind) {
-				busy <- struct{}{}
-				if rnd.IntN(4) == 0 {
-					cuts = append(cuts, s.Cut(rnd))
-				}
-				if ops.Add(1) == 40 && seed%2 == 1 {
-					cancel()
-				}
-				<-busy
-			})
-			_, err := RebaseDisk(ctx, s, "child", RebaseOptions{Parent: s.Location().Join("new")})
-			cancel()
-			if err != nil && !errors.Is(err, context.Canceled) {
-				t.Fatal(err)
-			}
-			for i, cut := range append(cuts, s.Cut(rnd)) {
-				if err := diskReads(t.Context(), cut, "child", c.want); err != nil {
-					t.Fatalf("%s, seed %d, cut %d: %v", format, seed, i, err)
-				}
-			}
-		}
-	}
 }

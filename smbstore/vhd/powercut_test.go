@@ -212,23 +212,5 @@ var (
 )
 
 func TestPowerCuts(t *testing.T) {
-	powertest.Run(t, 20, &sabotage, kindDynamic, kindDifferencing, kindFixed, kindDifferencing)
-}
-
-// TestSabotage shows that the soak would notice: with a step left out it fails.
-func TestSabotage(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		kinds []powertest.Kind
-	}{
-		{"flush-swallowed", []powertest.Kind{kindDynamic, kindDifferencing}},
-		{"table-early", []powertest.Kind{kindDynamic, kindDifferencing}},
-		{"bitmap-early", []powertest.Kind{kindDynamic, kindDifferencing}},
-		{"bitmap-skipped", []powertest.Kind{kindDynamic, kindDifferencing}},
-		{"header-in-place", []powertest.Kind{kindDifferencing}},
-	} {
-		for _, k := range tt.kinds {
-			t.Run(tt.name+" "+k.Name, func(t *testing.T) { powertest.Sabotage(t, tt.name, &sabotage, k) })
-		}
-	}
+	powertest.Run(t, powerCuts, &sabotage, kindDynamic, kindDifferencing, kindFixed, kindDifferencing)
 }

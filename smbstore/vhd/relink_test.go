@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
 	"lunless/smbstore/block"
-	"lunless/smbstore/block/powertest"
 )
 
 // moved is another link, with a path too long for the room of link's.
@@ -76,68 +73,6 @@ func TestRelink(t *testing.T) {
 		t.Errorf("of a disk without parent: %v", err)
 	}
 	must(t, plain.Close())
-}
-
-// TestRelinkPowerCuts: after a loss of power at any moment of a Relink, with
-// blocks coming into use meanwhile, the disk opens and has the old link or the
-// new one, whole.
-func TestRelinkPowerCuts(t *testing.T) {
-	for sabotage, loses := range map[string]bool{"": false, "header-in-place": true} {
-		lost := relinkCuts(t, sabotage)
-		if (lost != nil) != loses {
-			t.Errorf("sabotage %q: %v", sabotage, lost)
-		}
-	}
-}
-
-func relinkCuts(t *testing.T, fault string) error {
-	defer func() { sabotage = "" }()
-	sabotage = fault
-	seed := uint64(powertest.EnvInt(t, "SEED", int(rand.Uint32())))
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 1))
-	root, _ := base(t, 64<<20, seed)
-	file := block.NewMemFile(0)
-	must(t, child(t, noClose{file}, keep{root}, 512<<10).Close())
-	f := block.NewPowerCut(file)
-	d, err := Open(f, OpenOptions{Parent: keep{root}})
-	must(t, err)
-	before, next, busy, cuts := *d.ParentLink(), *d.ParentLink(), false, 0
-	var lost error
-	f.Watch(func() {
-		if busy || lost != nil {
-			return
-		}
-		for range 4 {
-			cuts++
-			image := f.Cut(rnd)
-			if err := relinked(image, before, next); err != nil {
-				lost = fmt.Errorf("seed %d, cut %d: %w", seed, cuts, err)
-			}
-		}
-		if rnd.IntN(3) == 0 && d.space.mu.TryLock() { // a block comes into use in the middle
-			d.space.mu.Unlock()
-			busy = true
-			must(t, d.WriteAt(ctx, []byte{1}, rnd.Int64N(128)*(512<<10), 0))
-			busy = false
-		}
-	})
-	for n := range 12 {
-		next = *moved(n * 100 % 700)
-		if err := d.Relink(ctx, next); err != nil {
-			return err
-		}
-		before = next
-		if lost != nil {
-			break
-		}
-	}
-	f.Watch(nil)
-	must(t, d.Close())
-	if fault == "" && cuts < 200 {
-		t.Errorf("only %d cuts", cuts)
-	}
-	return lost
 }
 
 // relinked opens an image and wants one of two links in it.

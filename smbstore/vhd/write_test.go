@@ -109,30 +109,6 @@ func TestCreateRefused(t *testing.T) {
 	}
 }
 
-// TestLargest: the last block of the largest disk in the smallest blocks has a
-// place that its entry can tell, even if all others came first.
-func TestLargest(t *testing.T) {
-	t.Parallel()
-	f := noClose{block.NewMemFile(0)}
-	d, err := Create(f, CreateOptions{Size: maxCreate, BlockSize: minBlockSize})
-	must(t, err)
-	blocks := d.size / d.blockSize
-	d.space.end += (blocks - 1) * (d.blockSize + d.mapSize + footerSize)
-	p := bytes.Repeat([]byte{7}, 1000)
-	must(t, d.WriteAt(ctx, p, d.size-1000, 0))
-	d.space.end = maxFile - d.blockSize
-	if err := d.WriteAt(ctx, p, 0, 0); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("a block beyond what entries can tell: %v", err)
-	}
-	must(t, d.Close())
-	d = reopened(t, f)
-	got := make([]byte, 1000)
-	must(t, d.ReadAt(ctx, got, d.size-1000))
-	if !bytes.Equal(got, p) {
-		t.Error("the last block is lost")
-	}
-}
-
 // TestFootersRestored: opening for writing restores a footer; reading leaves it.
 func TestFootersRestored(t *testing.T) {
 	for _, c := range []struct {

@@ -441,22 +441,6 @@ func chunky(t testing.TB) *block.MemFile {
 	return f
 }
 
-// TestCheckFindings: every kind of damage is found, named and placed, and nothing
-// else is.
-func TestCheckFindings(t *testing.T) {
-	for _, c := range damages {
-		t.Run(c.name, func(t *testing.T) {
-			f := c.image(t)
-			c.spoil(t, f)
-			was := f.Snapshot()
-			r, err := Check(f)
-			must(t, err)
-			wantFindings(t, "findings", r.Findings, c.want)
-			sameFile(t, was, f)
-		})
-	}
-}
-
 func wantFindings(t *testing.T, kind string, got []Finding, want []finding) {
 	t.Helper()
 	if len(got) != len(want) {

@@ -29,7 +29,7 @@ func packed(t testing.TB, d *Disk, m content, f *block.MemFile, res CompactResul
 	}
 }
 
-// TestCompactLive compacts and resizes while others read and write.
+// TestCompactLive compacts and resizes while others read and write, liveRounds times.
 func TestCompactLive(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -48,7 +48,7 @@ func TestCompactLive(t *testing.T) {
 			wg.Go(func() { errs <- liveWriter(d, &stop, contents[w], seed, w, writers, base) })
 		}
 		rnd := rand.New(rand.NewPCG(seed, 99))
-		for range 60 {
+		for range liveRounds {
 			if rnd.IntN(3) == 0 {
 				must(t, d.Resize(ctx, base+rnd.Int64N(20*mib)/unit*unit))
 				continue

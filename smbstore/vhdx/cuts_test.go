@@ -14,6 +14,9 @@ import (
 // layoutRounds is how often TestLayoutPowerCuts changes each kind of disk.
 const layoutRounds = 14
 
+// liveRounds is how often TestCompactLive changes a disk.
+const liveRounds = 60
+
 // TestRelinkCut cuts power while links change: each image has the one before or
 // the one after, whole.
 func TestRelinkCut(t *testing.T) {

@@ -2,5 +2,8 @@
 
 package vhdx
 
-// layoutRounds: the detector needs the writers beside the changes, not many cuts.
-const layoutRounds = 4
+// The detector needs the writers beside the changes, not many cuts, nor rounds.
+const (
+	layoutRounds = 4
+	liveRounds   = 15
+)

@@ -2,82 +2,12 @@ package vhdx
 
 import (
 	"bytes"
-	"errors"
 	"reflect"
 	"testing"
 	"time"
 
 	"lunless/smbstore/block"
 )
-
-// TestReplay: entries that are whole are replayed, others are not.
-func TestReplay(t *testing.T) {
-	// BAT pages are lost, as if they had not reached the disk.
-	lose := func(f *block.MemFile) { put(t, f, batStart, make([]byte, 4096)) }
-	last := func(f *block.MemFile) (off int64) { // the newest entry: flush k wrote two sectors at 2k
-		return logStart + 4*logSector
-	}
-	for _, c := range []struct {
-		name   string
-		change func(f *block.MemFile)
-		blocks int // that must be there
-		err    error
-	}{
-		{"whole", func(*block.MemFile) {}, 3, nil},
-		{"newest torn in its data", func(f *block.MemFile) { put(t, f, last(f)+logSector+4096-4, []byte{9}) }, 2, nil},
-		{"newest torn in its header", func(f *block.MemFile) { put(t, f, last(f)+20, []byte{9}) }, 2, nil},
-		{"newest without its data", func(f *block.MemFile) { put(t, f, last(f)+logSector, make([]byte, logSector)) }, 2, nil},
-		{"two newest torn", func(f *block.MemFile) {
-			put(t, f, last(f), make([]byte, 8))
-			put(t, f, last(f)-2*logSector, make([]byte, 8))
-		}, 1, nil},
-		{"all torn", func(f *block.MemFile) { put(t, f, logStart, make([]byte, 6*logSector)) }, 0, ErrCorrupt},
-		{"garbage behind", func(f *block.MemFile) { put(t, f, last(f)+2*logSector, bytes.Repeat([]byte("loge"), 5000)) }, 3, nil},
-		{"file cut", func(f *block.MemFile) { must(t, f.Truncate(6*mib)) }, 0, ErrTruncated},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			f := small(t, false)
-			lose(f)
-			c.change(f)
-			before := f.Snapshot()
-			for _, ro := range []bool{true, false} {
-				d, err := Open(noClose{f}, OpenOptions{ReadOnly: ro})
-				if !errors.Is(err, c.err) {
-					t.Fatalf("Open = %v, want %v", err, c.err)
-				}
-				if err != nil {
-					continue
-				}
-				for i := range int64(3) {
-					got, want := make([]byte, 5000), byte(i+1)
-					if int(i) >= c.blocks {
-						want = 0
-					}
-					must(t, d.ReadAt(ctx, got, i*2*mib+100))
-					if !bytes.Equal(got, bytes.Repeat([]byte{want}, 5000)) {
-						t.Errorf("read-only %v: block %d holds %d, want %d", ro, i*2, got[0], want)
-					}
-				}
-				if ro {
-					if err := d.WriteAt(ctx, []byte{1}, 0, 0); !errors.Is(err, block.ErrReadOnly) {
-						t.Errorf("WriteAt = %v", err)
-					}
-				}
-				must(t, d.Close())
-				if ro {
-					sameFile(t, f, before)
-				}
-			}
-			if c.err == nil {
-				r, err := Check(f)
-				must(t, err)
-				if !r.Clean() || r.Info.LogInUse {
-					t.Errorf("after replay: %+v", r)
-				}
-			}
-		})
-	}
-}
 
 // TestFindSequence lays entries into a ring by hand (MS-VHDX 2.3.3).
 func TestFindSequence(t *testing.T) {
