@@ -28,6 +28,45 @@ type trouble struct {
 	since   time.Time     // of the last failure
 	retry   <-chan time.Time
 	resumed time.Time // when it was continued after a failure; zero once that is known to have worked
+	errors  tellings  // that the guest was told of
+}
+
+// tellings are errors that a guest was told of, by disk and operation: the first is
+// logged at once, the others as a count now and then.
+type tellings map[[2]string]*telling
+
+type telling struct {
+	n     int
+	since time.Time
+}
+
+// count tells whether an error is the first of its kind in a while.
+func (t *tellings) count(e qemu.Event) (first bool) {
+	if *t == nil {
+		*t = tellings{}
+	}
+	k := [2]string{e.Node, e.Operation}
+	if old := (*t)[k]; old != nil {
+		old.n++
+		return false
+	}
+	(*t)[k] = &telling{since: time.Now()}
+	return true
+}
+
+// look calls tell with what was not logged for longer than a while.
+func (t tellings) look(every time.Duration, tell func(disk, operation string, n int)) {
+	for k, c := range t {
+		if time.Since(c.since) < every {
+			continue
+		}
+		if c.n == 0 {
+			delete(t, k)
+			continue
+		}
+		tell(k[0], k[1], c.n)
+		*c = telling{since: time.Now()}
+	}
 }
 
 // watch follows the guest until QEMU has ended, or the agent lets go of it.
@@ -105,7 +144,9 @@ func (r *run) event(t *trouble, e qemu.Event, last error) {
 	switch e.Kind {
 	case qemu.EventIOError:
 		if e.Action != "stop" {
-			v.a.log.Warn("the guest was told of an error of its disk", "vm", v.name(), "disk", e.Node, "operation", e.Operation, "error", e.Reason)
+			if t.errors.count(e) {
+				v.a.log.Warn("the guest was told of an error of its disk", "vm", v.name(), "disk", e.Node, "operation", e.Operation, "error", e.Reason)
+			}
 			return
 		}
 		if time.Since(t.since) > calm {
@@ -179,6 +220,9 @@ func (r *run) look(m *qemu.Machine, t *trouble) {
 	r.v.mu.Lock()
 	limit, report := patience(&r.v.kept), r.v.kept.Report
 	r.v.mu.Unlock()
+	t.errors.look(calm, func(disk, operation string, n int) {
+		r.v.a.log.Warn("the guest was told of more errors of its disk", "vm", r.v.name(), "disk", disk, "operation", operation, "errors", n)
+	})
 	var oldest time.Duration
 	var at, late *disk
 	for _, d := range r.disks {

@@ -15,35 +15,67 @@ func (e *Export) failed(f Failure) {
 	e.log.failure(f)
 }
 
-// limitedLog logs failures, a bounded number a second: a device that is gone
-// fails all that it is asked.
+// limitedLog logs an export's failures: the first of a kind at once, those after it
+// as a count now and then. A device that is gone, or full, fails all that it is asked.
 type limitedLog struct {
 	to *slog.Logger
 
-	mu      sync.Mutex
-	second  int64 // guarded by mu: of those counted
-	logged  int   // guarded by mu
-	omitted int   // guarded by mu
+	mu    sync.Mutex
+	kinds map[failureKind]*tally // guarded by mu: of those that were logged not long ago
 }
 
-// failuresPerSecond is how many failures of an export are logged.
-const failuresPerSecond = 10
+// failureKind is what failures of an export are told apart by: few, whatever a client
+// asks for.
+type failureKind struct {
+	request  string
+	answer   Errno
+	asDevice bool // the device said so
+}
+
+// tally is what was not logged of a kind, and the last of it.
+type tally struct {
+	n    int
+	last Failure
+}
+
+// tallyEvery is how often failures of a kind are logged at most. Tests change it.
+var tallyEvery = 10 * time.Second
 
 func (l *limitedLog) failure(f Failure) {
-	now := clock() / int64(time.Second)
+	k := failureKind{f.Request, f.Errno, f.Err != nil}
 	l.mu.Lock()
-	if now != l.second {
-		l.second, l.logged = now, 0
-	}
-	if l.logged++; l.logged > failuresPerSecond {
-		l.omitted++
+	t := l.kinds[k]
+	if t != nil {
+		t.n, t.last = t.n+1, f
 		l.mu.Unlock()
 		return
 	}
-	omitted := l.omitted
-	l.omitted = 0
+	if l.kinds == nil {
+		l.kinds = map[failureKind]*tally{}
+	}
+	l.kinds[k] = &tally{}
 	l.mu.Unlock()
+	time.AfterFunc(tallyEvery, func() { l.look(k) })
+	l.say(f, 1)
+}
 
+// look logs what there was of a kind since it was logged last, until that is nothing.
+func (l *limitedLog) look(k failureKind) {
+	l.mu.Lock()
+	t := *l.kinds[k]
+	if t.n == 0 {
+		delete(l.kinds, k)
+		l.mu.Unlock()
+		return
+	}
+	*l.kinds[k] = tally{}
+	l.mu.Unlock()
+	time.AfterFunc(tallyEvery, func() { l.look(k) })
+	l.say(t.last, t.n)
+}
+
+// say logs the last of n failures.
+func (l *limitedLog) say(f Failure, n int) {
 	level := slog.LevelError
 	if f.Err == nil { // the client asked for what cannot be
 		level = slog.LevelWarn
@@ -52,8 +84,10 @@ func (l *limitedLog) failure(f Failure) {
 	if f.Err != nil {
 		attrs = append(attrs, "error", f.Err)
 	}
-	if omitted > 0 {
-		attrs = append(attrs, "not_logged_before", omitted)
+	text := "an NBD request failed"
+	if n > 1 {
+		text = "NBD requests failed: this is the last"
+		attrs = append(attrs, "failed", n)
 	}
-	l.to.Log(context.Background(), level, "an NBD request failed", attrs...)
+	l.to.Log(context.Background(), level, text, attrs...)
 }
