@@ -86,16 +86,33 @@ func (m *migration) discard(ctx context.Context) error {
 	if m.home == nil {
 		return nil // it is gone but for some files
 	}
-	discard := func(r smbstore.Record) (smbstore.Record, error) { return r.Discard(m.journal.Job) }
-	_, err := m.home.Change(ctx, m.journal.Job, discard)
+	return m.changeToRemove(ctx, m.home, smbstore.Record.Discard)
+}
+
+// discardCopy is discard for the destination of a job that is undone: where the
+// source could not be told, an administrator may have decided for the copy.
+func (m *migration) discardCopy(ctx context.Context) error {
+	dst, err := smbstore.HomeIn(m.ends.dst)
+	if errors.Is(err, smbstore.ErrNotHome) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.changeToRemove(ctx, dst, smbstore.Record.DiscardCopy)
+}
+
+func (m *migration) changeToRemove(ctx context.Context, home *smbstore.Home, how func(smbstore.Record, string) (smbstore.Record, error)) error {
+	discard := func(r smbstore.Record) (smbstore.Record, error) { return how(r, m.journal.Job) }
+	_, err := home.Change(ctx, m.journal.Job, discard)
 	if errors.Is(err, smbstore.ErrNoSpace) { // which the removal makes
 		var r smbstore.Record
-		if r, err = m.home.Record(); err == nil {
+		if r, err = home.Record(); err == nil {
 			_, err = discard(r)
 		}
 	}
 	if errors.Is(err, smbstore.ErrNotExist) {
-		return nil // the record goes last
+		return nil // none was made, or it is gone already: it goes last
 	}
 	return err
 }
@@ -233,6 +250,19 @@ func removeEither(s smbstore.Store, name string, dir bool) error {
 	return nil
 }
 
+// copyIsOurs is an error if the destination is somebody's: nobody but an
+// administrator makes it so before the source has moved.
+func (m *migration) copyIsOurs() error {
+	dst, err := smbstore.HomeIn(m.ends.dst)
+	if err != nil {
+		return nil // there is none yet, or none any more; what else hinders shows soon
+	}
+	if r, err := dst.Record(); err == nil && r.State == smbstore.Owned {
+		return fmt.Errorf("%w: the destination says %s, and stays as it is", smbstore.ErrNotOwner, r)
+	}
+	return nil
+}
+
 // undo gives the VM back to the source and removes what the destination has of
 // it, the journal last. It returns ErrCancelled when that is done, ErrTooLate if
 // the VM has moved.
@@ -246,6 +276,9 @@ func (m *migration) undo(ctx context.Context) error {
 	}
 	if r.State == smbstore.Moved && r.Job == m.journal.Job {
 		return ErrTooLate
+	}
+	if err := m.copyIsOurs(); err != nil {
+		return err
 	}
 	// The phase is journalled first: a crash from here on finds a job to cancel,
 	// not one to go on with.
@@ -265,6 +298,9 @@ func (m *migration) undo(ctx context.Context) error {
 		return err
 	}
 	m.journal.Phase = Cancelling
+	if err := m.discardCopy(ctx); err != nil {
+		return err
+	}
 	failpoint("taken-back")
 	m.evict(ctx, m.ends.dst, max(r.Epoch, m.journal.Epoch)+2) // the copy was open in one more than the VM
 	infos, err := m.ends.dst.ReadDir("")

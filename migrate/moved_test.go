@@ -270,3 +270,34 @@ func TestSourceIsAnothers(t *testing.T) {
 		}
 	}
 }
+
+// A destination that an administrator gave a host, while its source could not be
+// told, is not removed with the job that is undone.
+func TestCopyIsAnothers(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	h, slot, name := liveVM(t, a, smbstore.Raw, 4<<20)
+	var once sync.Once
+	setFailpoint(t, func(point string) {
+		if point == "held" {
+			once.Do(func() {
+				r, err := h.Record()
+				must(t, err)
+				_, err = h.Resolve(t.Context(), r.Host) // the switch is not to come about
+				must(t, err)
+				dst, err := smbstore.HomeIn(storeAt(t, filepath.Join(b, "vm")))
+				must(t, err)
+				_, err = dst.ResolveAfter(t.Context(), "thief", r.Epoch)
+				must(t, err)
+			})
+		}
+	})
+	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: map[string]*block.Slot{name: slot}})
+	must(t, err)
+	if err := job.Wait(t.Context()); !errors.Is(err, ErrNotUndone) || !strings.Contains(err.Error(), "owned by thief") {
+		t.Errorf("got %v, want ErrNotUndone and whose it is", err)
+	}
+	must(t, slot.Close())
+	if r, err := record(b); err != nil || r.Host != "thief" || !exists(b, "vm", filepath.FromSlash(name)) {
+		t.Errorf("the other's home was removed: %v, %v", r, err)
+	}
+}

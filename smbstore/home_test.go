@@ -159,7 +159,7 @@ func TestRecordTransitions(t *testing.T) {
 			old := r
 			host, job, to := hosts.Draw(t, "host"), jobs.Draw(t, "job"), hosts.Draw(t, "to")
 			var err error
-			switch rapid.IntRange(0, 5).Draw(t, "op") {
+			switch rapid.IntRange(0, 6).Draw(t, "op") {
 			case 0:
 				r, err = r.Offer(host, r.Epoch-uint64(rapid.IntRange(0, 1).Draw(t, "stale")), job, to)
 				if err == nil && (old.State != Owned || old.Host != host || r.Epoch != old.Epoch) {
@@ -185,6 +185,11 @@ func TestRecordTransitions(t *testing.T) {
 				if err == nil && (old.State != Moved || old.Job != job) {
 					t.Fatalf("%v discarded from %v", r, old)
 				}
+			case 6:
+				r, err = r.DiscardCopy(job)
+				if err == nil && (old.State != Offered || old.Job != job) {
+					t.Fatalf("%v discarded from %v", r, old)
+				}
 			case 5:
 				r, err = r.Resolve(host)
 				if err == nil && old.Removing {
@@ -196,6 +201,9 @@ func TestRecordTransitions(t *testing.T) {
 					t.Fatalf("a refused step changed %v to %v", old, r)
 				}
 				continue
+			}
+			if old.Removing && (!r.Removing || r.State != old.State) {
+				t.Fatalf("%v from %v, which is being removed", r, old)
 			}
 			if r.State == Owned && r.Epoch != old.Epoch+1 {
 				t.Fatalf("a new owner in epoch %d after %d", r.Epoch, old.Epoch)

@@ -120,11 +120,21 @@ func (r Record) Discard(job string) (Record, error) {
 	return r, nil
 }
 
+// DiscardCopy is Discard for a home that the job was moving to: nobody may take the
+// offer any more.
+func (r Record) DiscardCopy(job string) (Record, error) {
+	if r.State != Offered || r.Job != job || job == "" {
+		return r, fmt.Errorf("%w: %s", ErrNotOwner, r)
+	}
+	r.Removing = true
+	return r, nil
+}
+
 // Resolve is an administrator's word that host owns the VM here. It works from
 // any state but that of a home that is being removed, and outdates every other claim.
 func (r Record) Resolve(host string) (Record, error) {
 	if r.Removing {
-		return r, fmt.Errorf("%w to %s, and what is left here is being removed: resolve it there", ErrMoved, r.MovedTo)
+		return r, fmt.Errorf("%w: what is here is being removed: resolve the migration's other home", ErrMoved)
 	}
 	return r.own(host)
 }
@@ -164,7 +174,7 @@ func (r Record) ownedBy(host string, epoch uint64) error {
 }
 
 func (r Record) offeredFor(job string) error {
-	if r.State != Offered || r.Job != job || job == "" {
+	if r.State != Offered || r.Job != job || job == "" || r.Removing {
 		return fmt.Errorf("%w: %s", ErrNotOwner, r)
 	}
 	return nil
