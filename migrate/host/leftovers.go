@@ -177,7 +177,23 @@ func (p *place) evict(ctx context.Context, host string, epoch uint64) {
 	if err != nil {
 		return
 	}
-	smbstore.Evict(ctx, p.home.Store(), fence, paths(c.Disks))
+	files := append(paths(c.Disks), announced(&c)...)
+	for _, u := range c.Unmerged { // a merge may have had them open for writing
+		if files = append(files, u.Path); u.Child != "" {
+			files = append(files, u.Child)
+		}
+	}
+	smbstore.Evict(ctx, p.home.Store(), fence, files)
+}
+
+// announced are the images that an operation which was cut made, or was to remove.
+func announced(c *smbstore.Config) (images []string) {
+	for _, f := range c.Unfinished {
+		if smbstore.IsDiskName(f) {
+			images = append(images, f)
+		}
+	}
+	return images
 }
 
 // tidied tidies the VM's home, and shows what could not be removed: no reason not to

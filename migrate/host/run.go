@@ -211,6 +211,7 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 	if err := r.openTaken(ctx, c.Disks, takeOver); err != nil {
 		return nil, c, err
 	}
+	smbstore.Evict(ctx, p.home.Store(), r.fence, announced(&c))
 	v.tidied(ctx, p.home) // now that the server has closed what a dead agent had open
 	return r, c, nil
 }
