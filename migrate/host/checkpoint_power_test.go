@@ -21,10 +21,11 @@ import (
 	"lunless/smbstore/nbd"
 )
 
-// The disk that the power is cut under, in sectors.
+// The disk that the power is cut under, and the sectors of it that are written to.
 const (
+	powerDisk    = 1 << 20
 	powerSector  = 512
-	powerSectors = 2048
+	powerSectors = 512
 )
 
 // versions are a disk's content: each sector's says how often it was written.
@@ -103,7 +104,7 @@ func newPowerVM(t *testing.T, seed uint64) *powerVM {
 	}
 	defer s.Close()
 	_, err = smbstore.CreateHomeWith(t.Context(), s, "vm", smbstore.Config{CPUs: 1, Memory: 1 << 20, Firmware: "bios"},
-		smbstore.NewHome{Disks: []int64{powerSectors * powerSector}})
+		smbstore.NewHome{Disks: []int64{powerDisk}})
 	if err != nil {
 		t.Fatal(err)
 	}
