@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,17 +72,24 @@ func (v *vm) migrate(ctx context.Context, q MigrateRequest) (*move, error) {
 		return nil, v.fail("move", errors.Join(err, v.remember(func(k *kept) { k.Moving = smbstore.Location{} })))
 	}
 	v.a.mu.Lock()
-	v.a.moves = append(v.a.moves, mv)
-	if n := len(v.a.moves); n > maxMoves {
-		v.a.moves = v.a.moves[n-maxMoves:]
-	}
+	v.a.moves = withMove(v.a.moves, mv)
 	v.a.mu.Unlock()
 	v.a.wg.Go(func() { r.seeMove(mv) })
 	return mv, nil
 }
 
-// maxMoves is how many migrations the agent remembers.
+// maxMoves is how many migrations the agent remembers, beside those under way.
 const maxMoves = 100
+
+// withMove adds a migration, and forgets the oldest that is over if there are many.
+func withMove(moves []*move, mv *move) []*move {
+	if len(moves) >= maxMoves {
+		if i := slices.IndexFunc(moves, (*move).isOver); i >= 0 {
+			moves = slices.Delete(slices.Clone(moves), i, i+1)
+		}
+	}
+	return append(moves, mv)
+}
 
 // startMove starts the job.
 func (r *run) startMove(q MigrateRequest) (*move, error) {

@@ -165,7 +165,10 @@ func (v *vm) claim(ctx context.Context) error {
 		return v.fail("claim", err)
 	}
 	defer done()
-	if _, err := v.running(); err == nil {
+	v.mu.Lock()
+	on := v.run != nil || v.kept.Running // its disks may be being closed
+	v.mu.Unlock()
+	if on {
 		return v.fail("claim", ErrRunning)
 	}
 	h, err := smbstore.OpenHome(ctx, v.location(), v.a.homeOptions())
