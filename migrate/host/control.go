@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,15 +87,41 @@ type control struct {
 	since time.Time
 }
 
+// listenControl makes the socket, which is its user's alone, in place of one that
+// nobody listens on any more. Whatever else is there stays.
+func listenControl(ctx context.Context, path string) (net.Listener, error) {
+	switch st, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case st.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("%s is there already, and no socket: give another --listen", path)
+	default:
+		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			c.Close()
+			return nil, fmt.Errorf("%w, or another program, and listens on %s: give another --listen", ErrAgentRunning, path)
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return nil, err
+		}
+		if err := ignoreMissing(os.Remove(path)); err != nil {
+			return nil, err
+		}
+	}
+	// The socket's own mode becomes its name's: there is no moment with another.
+	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var chmod error
+		err := raw.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, chmod)
+	}}
+	return private.Listen(ctx, "unix", path)
+}
+
 // serveAPI makes the socket and answers until stop is called; failed tells of a
 // listener that ended by itself.
 func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
-	if err := ignoreMissing(os.Remove(a.cfg.Listen)); err != nil {
-		return nil, nil, fmt.Errorf("control socket: %w", err)
-	}
-	old := unix.Umask(0o177)
-	l, err := net.Listen("unix", a.cfg.Listen)
-	unix.Umask(old)
+	l, err := listenControl(a.ctx, a.cfg.Listen)
 	if err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -203,7 +230,7 @@ func (c control) checkpoints(w http.ResponseWriter, r *http.Request) {
 func command[Q any](c control, do func(*vm, context.Context, Q) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q Q
-		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
+		if err := decode(r, &q); err != nil && !errors.Is(err, io.EOF) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
@@ -217,6 +244,14 @@ func command[Q any](c control, do func(*vm, context.Context, Q) error) http.Hand
 		}
 		answer(w, v.show())
 	}
+}
+
+// decode reads what a client asks for. What this agent does not know it refuses: a
+// newer client means something by it.
+func decode(r *http.Request, q any) error {
+	d := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
+	d.DisallowUnknownFields()
+	return d.Decode(q)
 }
 
 func answer(w http.ResponseWriter, v any) {

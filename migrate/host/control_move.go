@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -21,7 +20,7 @@ const tellEvery = time.Second
 // line, the last one when it has ended. A client that hangs up changes nothing.
 func (c control) migrate(w http.ResponseWriter, r *http.Request) {
 	var q MigrateRequest
-	if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil {
+	if err := decode(r, &q); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -82,7 +81,7 @@ type SettleRequest struct {
 // that is under way only if it is to be undone.
 func (c control) settle(w http.ResponseWriter, r *http.Request) {
 	var q SettleRequest
-	if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil {
+	if err := decode(r, &q); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
