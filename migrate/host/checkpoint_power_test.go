@@ -87,6 +87,7 @@ type powerVM struct {
 	mu     sync.Mutex // held through a cut, guards what follows
 	rnd    *rand.Rand
 	rare   int // one in so many flushes is a cut
+	usual  int // without a writer
 	now    content
 	next   *content // of a restore under way: of the disk that is not at from
 	from   string
@@ -117,7 +118,7 @@ func newPowerVM(t *testing.T, seed uint64) *powerVM {
 		t.Fatal(err)
 	}
 	zero := func() versions { return make(versions, powerSectors) }
-	p := &powerVM{ctx: t.Context(), tree: tree, home: home, acked: zero(), rnd: rand.New(rand.NewPCG(seed, 21)), rare: 1,
+	p := &powerVM{ctx: t.Context(), tree: tree, home: home, acked: zero(), rnd: rand.New(rand.NewPCG(seed, 21)),
 		now: content{zero(), zero(), zero()}, frozen: map[string]versions{}, must: map[string]bool{}}
 	tree.supply.Watch(p.watch)
 	return p
@@ -434,8 +435,8 @@ func (p *powerVM) remove(name string, subtree bool, seed uint64) error {
 
 func (p *powerVM) removeLive(q RemoveRequest, seed uint64) (later, err error) {
 	stop, ended := make(chan struct{}), make(chan error, 1)
-	p.rarely(6)
-	defer p.rarely(1)
+	p.rarely(6 * p.usual)
+	defer p.rarely(p.usual)
 	go func() { ended <- p.write(seed, -1, stop) }()
 	if err = forget(p.home, q); err == nil {
 		later, err = p.run.mergeLive(p.ctx, &merging{})
@@ -468,10 +469,11 @@ func (p *powerVM) live(seed uint64, do ...func() error) error {
 }
 
 // checkpointsUnderCuts makes, restores and removes checkpoints of a VM that runs and of
-// one that is off, cuts the power before every flush of it, or some of those that a
-// writer makes, and gives the first thing that was wrong after one.
-func checkpointsUnderCuts(t *testing.T, seed uint64) (cuts int, err error) {
+// one that is off, cuts the power before one in so many flushes of it, and fewer of
+// those that a writer makes, and gives the first thing that was wrong after one.
+func checkpointsUnderCuts(t *testing.T, seed uint64, rare int) (cuts int, err error) {
 	p := newPowerVM(t, seed)
+	p.rare, p.usual = rare, rare
 	make := func(name string) func() error { return func() error { return p.checkpoint(name) } }
 	drop := func(name string, subtree bool) func() error {
 		return func() error { return p.remove(name, subtree, seed) }
@@ -506,7 +508,11 @@ func checkpointsUnderCuts(t *testing.T, seed uint64) (cuts int, err error) {
 // lists is what it was, and the next start sees to what is left.
 func TestCheckpointsSurvivePowerCuts(t *testing.T) {
 	const seed = 1
-	cuts, err := checkpointsUnderCuts(t, seed)
+	rare := 1
+	if raceEnabled {
+		rare = 8 // it takes ten times as long
+	}
+	cuts, err := checkpointsUnderCuts(t, seed, rare)
 	if t.Logf("seed %d: %d cuts", seed, cuts); err != nil {
 		t.Error(err)
 	}
@@ -518,7 +524,7 @@ func TestPowerCutsSeeSabotage(t *testing.T) {
 	defer func() { sabotage = old }()
 	for _, fault := range []string{sabotageMerge, sabotageGrown, sabotageTidy} {
 		sabotage = func(name string) bool { return name == fault }
-		cuts, err := checkpointsUnderCuts(t, 1)
+		cuts, err := checkpointsUnderCuts(t, 1, 1)
 		if t.Logf("%s: after %d cuts: %v", fault, cuts, err); err == nil {
 			t.Errorf("%s: nothing was noticed in %d cuts", fault, cuts)
 		}
