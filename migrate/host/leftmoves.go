@@ -140,15 +140,9 @@ func (v *vm) gone(ctx context.Context, old smbstore.Location) error {
 	return nil
 }
 
-// moved takes note of where a VM has moved, unless it runs: then it has followed. One
-// that is being taken over finds its old home gone otherwise.
+// moved takes note of where a VM has moved that did not follow: it is off, is being
+// taken over, or has run with its disks shut since its move ended in doubt.
 func (v *vm) moved(to smbstore.Location) error {
-	v.mu.Lock()
-	on := v.run != nil
-	v.mu.Unlock()
-	if on {
-		return nil
-	}
 	return v.remember(func(k *kept) { k.Location = to })
 }
 

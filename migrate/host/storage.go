@@ -202,7 +202,7 @@ func (r *run) seeMove(mv *move) {
 		}
 		r.left(mv, err == nil)
 	}
-	undone := r.v.location().Equal(mv.job.Status().Source) && !errors.Is(err, migrate.ErrNotUndone)
+	undone := r.v.location().Equal(mv.job.Status().Source) && !errors.Is(err, migrate.ErrNotUndone) && !errors.Is(err, migrate.ErrInDoubt)
 	if err == nil || undone {
 		if err := r.v.remember(func(k *kept) { k.Moving = smbstore.Location{} }); err != nil {
 			r.v.a.log.Error("the host's state", "error", err)
