@@ -157,12 +157,22 @@ func TestWriterFindsALostWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	const writes = 3*writerFlush + 1
+	var begun int
+	w.dev = block.NewIntercept(m, func(_ context.Context, op block.Op) error {
+		if op.Kind == block.OpWrite {
+			if begun++; begun == writes {
+				cancel()
+			}
+		}
+		return nil
+	})
 	if err := w.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if w.Writes() == 0 || w.Flushes() != w.Writes()/writerFlush {
+	if w.Writes() != writes || w.Flushes() != w.Writes()/writerFlush {
 		t.Fatalf("%d writes, %d flushes", w.Writes(), w.Flushes())
 	}
 	if err := w.Verify(t.Context(), m); err != nil {

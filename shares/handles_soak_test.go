@@ -76,7 +76,7 @@ type heldDisk struct {
 func (s *handleSoak) config() client.Config {
 	return client.Config{
 		Addr: s.addr, Credentials: client.Credentials{User: testUser, Password: testPassword},
-		RequestTimeout: 2 * time.Second, ReconnectTimeout: time.Minute,
+		RequestTimeout: 20 * time.Second, // a dead server is told of at once, a slow one is none ReconnectTimeout: time.Minute,
 	}
 }
 

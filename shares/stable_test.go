@@ -68,11 +68,8 @@ func TestAcknowledgedIsStable(t *testing.T) {
 		{"rename", set(fscc.FileRenameInformation, &fscc.RenameInfo{Name: "elsewhere"}), true, true, false},
 		{"link", set(fscc.FileLinkInformation, &fscc.RenameInfo{Name: "second"}), true, true, false},
 		{"zero", func(c *rawClient, id smb2.FileID) smb2.Status {
-			z := fscc.ZeroData{Offset: 0, Beyond: 2}
-			b := make([]byte, z.Size())
-			z.Encode(b)
-			return c.call(smb2.CommandIoctl, &smb2.IoctlRequest{CtlCode: fscc.FSCTL_SET_ZERO_DATA, FileID: id,
-				Flags: smb2.IoctlIsFSCTL, Input: b}, nil).hdr.Status
+			_, st := c.ioctl(id, fscc.FSCTL_SET_ZERO_DATA, &fscc.ZeroData{Offset: 0, Beyond: 2}, 0)
+			return st
 		}, true, false, false},
 		{"delete", func(c *rawClient, id smb2.FileID) smb2.Status {
 			if st := set(fscc.FileDispositionInformation, &fscc.DispositionInfo{DeletePending: true})(c, id); st != smb2.StatusSuccess {

@@ -89,16 +89,25 @@ func openDemoDisk(t *testing.T, d *demo, h *smbstore.Home, name string) block.De
 	return dev
 }
 
-// writeDemo lets the demo's writer write for a moment.
+// writeDemo lets the demo's writer write a little.
 func writeDemo(t *testing.T, d *demo, h *smbstore.Home, name string) {
 	t.Helper()
 	dev := openDemoDisk(t, d, h, name)
+	ctx, stop := context.WithTimeout(d.ctx, time.Minute)
+	defer stop()
+	var writes int
+	counted := block.NewIntercept(dev, func(_ context.Context, op block.Op) error {
+		if op.Kind == block.OpWrite {
+			if writes++; writes == 50 {
+				stop()
+			}
+		}
+		return nil
+	})
 	var err error
-	if d.writer, err = bench.NewWriter(dev, demoFS, demoDisk-demoFS, 1); err != nil {
+	if d.writer, err = bench.NewWriter(counted, demoFS, demoDisk-demoFS, 1); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(d.ctx, 200*time.Millisecond)
-	defer stop()
 	if err := d.writer.Run(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@
 // every byte against what it wrote.
 //
 //	guestio churn DIR SEED SECONDS      random operations on a few files, as fsx has them
-//	guestio stamp FILE SECONDS          stamped blocks, rewritten and verified by several writers
+//	guestio stamp FILE SECONDS          stamped blocks, rewritten and verified by several writers; until FILE.stop, at most
 //
 // It ends with one line, "GUESTIO ok …" or "GUESTIO FAIL …".
 package main

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -28,6 +29,8 @@ const (
 // was not acknowledged is asked for again; how often is told. There is no fsync: the
 // share has on stable storage what it acknowledges, and the kernel gives an fsync
 // that meets a lost connection back as an error.
+//
+// It ends early when there is a file of this name with ".stop" behind it.
 func stamp(path string, until time.Time) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o644)
 	if err != nil {
@@ -39,12 +42,19 @@ func stamp(path string, until time.Time) (string, error) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &l); err != nil {
 		return "", fmt.Errorf("lock: %w", err)
 	}
+	var stop atomic.Bool
+	go func() { // ends with the program
+		for ; !stop.Load(); time.Sleep(time.Second / 2) {
+			_, err := os.Stat(path + ".stop")
+			stop.Store(err == nil)
+		}
+	}()
 	var g errgroup.Group
 	counts, aborted := make([]int, stampWriters), make([]int, stampWriters)
 	stalls := make([]time.Duration, stampWriters)
 	for w := range stampWriters {
 		g.Go(func() error {
-			s := &stamper{f: f, first: int64(w * stampBlocks), buf: aligned(stampBlock)}
+			s := &stamper{f: f, stop: &stop, first: int64(w * stampBlocks), buf: aligned(stampBlock)}
 			err := s.run(until, uint64(w))
 			counts[w], stalls[w], aborted[w] = s.writes, s.stall, s.aborted
 			return err
@@ -69,6 +79,7 @@ func aligned(n int) []byte {
 
 type stamper struct {
 	f       *os.File
+	stop    *atomic.Bool
 	first   int64
 	seq     [stampBlocks]uint64 // acknowledged last; 0: never written
 	buf     []byte
@@ -79,7 +90,7 @@ type stamper struct {
 
 func (s *stamper) run(until time.Time, seed uint64) error {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	for time.Now().Before(until) {
+	for time.Now().Before(until) && !s.stop.Load() {
 		i := rnd.IntN(stampBlocks)
 		began := time.Now()
 		op := s.write

@@ -25,7 +25,11 @@ func act(t *testing.T, c *Console, answers map[string]string) *actor {
 	ours, theirs := net.Pipe()
 	a := &actor{conn: ours, told: make(chan string, 64)}
 	t.Cleanup(func() { ours.Close() })
+	if err := ours.SetDeadline(time.Now().Add(time.Minute)); err != nil { // nothing waits for ever
+		t.Fatal(err)
+	}
 	go func() {
+		defer close(a.told)
 		for in := bufio.NewScanner(ours); in.Scan(); {
 			a.told <- in.Text()
 			if text := answers[in.Text()]; text != "" {
