@@ -29,7 +29,7 @@ func TestPausedGuestIsFound(t *testing.T) {
 	}
 	h.kill()
 	a := &Agent{cfg: h.cfg.Config}
-	list, err := a.loadKept()
+	list, _, err := a.loadKept()
 	h.must(err)
 	list[0].Standing = true // what the agent writes down before it pauses a guest
 	h.must(a.keep(list[0]))
@@ -40,7 +40,7 @@ func TestPausedGuestIsFound(t *testing.T) {
 		h.must(h.spare(v.ID, "query-status", &s))
 	}
 	for list[0].Standing {
-		list, err = a.loadKept()
+		list, _, err = a.loadKept()
 		h.must(err)
 	}
 }
@@ -91,6 +91,38 @@ func TestRunningGuestIsNotSaved(t *testing.T) {
 	h.must(err)
 	if c.Saved != nil || exists(at.Path, state) {
 		t.Errorf("the guest runs, and its state is kept: %+v", c.Saved)
+	}
+}
+
+// A VM of which it cannot be read what an earlier agent did is left alone, and said to
+// be; the others are taken over all the same.
+func TestUnreadableVMIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	h := newRig(t, "hv1", nil)
+	at := h.startIdle()
+	v := h.await("web1", Running)
+	h.kill()
+	other := h.makeIdle("web2", at.Dir())
+	home, err := smbstore.OpenHome(h.ctx, other, h.options())
+	h.must(err)
+	defer home.Close()
+	for _, content := range []string{"", `{"version":1,"id"`, `{"version":2,"id":"` + home.ID() + `","running":true}`} {
+		file := filepath.Join(h.cfg.Config.Data, vmsDir, home.ID()+".json")
+		h.must(os.WriteFile(file, []byte(content), 0o600))
+		h.startAgent()
+		if again := h.await("web1", Running); again.PID != v.PID {
+			t.Errorf("%q: the other VM was started again", content)
+		}
+		if l, err := h.List(h.ctx, true); err != nil || len(l.VMs) != 1 || len(l.Problems) != 1 || !strings.Contains(l.Problems[0], file) {
+			t.Errorf("%q: listed %+v, %v", content, l, err)
+		}
+		if _, err := h.Start(h.ctx, other.String(), StartRequest{}); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%q: it is started: %v", content, err)
+		}
+		if b, err := os.ReadFile(file); err != nil || string(b) != content {
+			t.Errorf("%q: the file is %q, %v", content, b, err)
+		}
+		h.kill()
 	}
 }
 

@@ -25,6 +25,8 @@ type Agent struct {
 	wg   sync.WaitGroup // what runs for VMs
 
 	jobs *migrate.Manager
+	// unread are the VMs, by GUID, of which it is not known what an earlier agent did.
+	unread map[string]error
 
 	mu       sync.Mutex // guards what follows
 	vms      map[string]*vm
@@ -53,9 +55,13 @@ func Run(ctx context.Context, cfg Config, ready func(socket string)) error {
 		jobs: migrate.NewManager(cfg.Migrations, cfg.MigrationRate)}
 	a.ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
-	list, err := a.loadKept()
+	list, unread, err := a.loadKept()
 	if err != nil {
 		return err
+	}
+	a.unread = unread
+	for _, err := range unread {
+		a.log.Error("a VM is left alone", "error", err)
 	}
 	for _, k := range list {
 		v := newVM(a, k)

@@ -65,13 +65,14 @@ func (a *Agent) keep(k *kept) error {
 	return replaceFile(a.keptFile(k.ID), append(b, '\n'))
 }
 
-// loadKept reads what an earlier agent kept, and names what cannot be read.
-func (a *Agent) loadKept() (list []*kept, err error) {
+// loadKept reads what an earlier agent kept. A VM's file that cannot be read is in
+// unread, by the VM's GUID: the others do not wait for it.
+func (a *Agent) loadKept() (list []*kept, unread map[string]error, err error) {
 	entries, err := os.ReadDir(filepath.Join(a.cfg.Data, vmsDir))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var errs []error
+	unread = map[string]error{}
 	for _, e := range entries {
 		id, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok {
@@ -86,12 +87,12 @@ func (a *Agent) loadKept() (list []*kept, err error) {
 			err = fmt.Errorf("version %d of VM %q", k.Version, k.ID)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w (remove it if the VM does not run here)", a.keptFile(id), err))
+			unread[id] = fmt.Errorf("%s: %w: a guest of that VM which runs here gets no answers from its disks: end its QEMU and remove the file, or mend it, and restart the agent", a.keptFile(id), err)
 			continue
 		}
 		list = append(list, k)
 	}
-	return list, errors.Join(errs...)
+	return list, unread, nil
 }
 
 // replaceFile writes a file in one step, on stable storage when it returns.

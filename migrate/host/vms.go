@@ -37,6 +37,9 @@ func (a *Agent) List(ctx context.Context, known bool) (list []VM, problems []str
 		there[s.ID] = true
 		list = append(list, s)
 	}
+	for _, err := range a.unread {
+		problems = append(problems, err.Error())
+	}
 	for _, at := range a.cfg.Storage {
 		if known {
 			break
@@ -137,6 +140,9 @@ func (a *Agent) adopt(ctx context.Context, at smbstore.Location) (*vm, error) {
 	c, err := h.Config()
 	if err = errors.Join(err, h.Close()); err != nil {
 		return nil, err
+	}
+	if err := a.unread[c.ID]; err != nil {
+		return nil, err // it may run
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
