@@ -2,4 +2,7 @@
 
 package host
 
-const raceEnabled = false
+import "testing"
+
+// A cut before every flush.
+func TestCheckpointsSurvivePowerCuts(t *testing.T) { survivePowerCuts(t, 1) }
