@@ -23,6 +23,7 @@ type disk struct {
 	mu    sync.Mutex // guards what follows, which checkpoints exchange
 	conf  smbstore.Disk
 	chain *smbstore.Chain // nil when it could not be opened again
+	slot  *block.Slot     // what the guest's requests come to first; moves exchange what is in it
 	late  *overdue        // what the guest sees, where it is to be told of trouble; else nil
 }
 
@@ -31,6 +32,13 @@ func (d *disk) now() (smbstore.Disk, *smbstore.Chain) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.conf, d.chain
+}
+
+// first is the slot that the guest's requests come to.
+func (d *disk) first() *block.Slot {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.slot
 }
 
 func (d *disk) become(conf smbstore.Disk, chain *smbstore.Chain) {
@@ -69,6 +77,7 @@ func (r *run) device(d *disk, on *block.Slot) block.Device {
 	r.v.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.slot = on
 	if d.late = nil; report {
 		d.late = newOverdue(dev, limit)
 		dev = d.late

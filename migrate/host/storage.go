@@ -98,7 +98,7 @@ func (r *run) startMove(q MigrateRequest) (*move, error) {
 	slots, chains := map[string]*block.Slot{}, map[string]*smbstore.Chain{}
 	for _, d := range r.disks {
 		conf, chain := d.now()
-		slots[conf.Path], chains[conf.Path] = chain.Disk(), chain
+		slots[conf.Path], chains[conf.Path] = d.first(), chain
 	}
 	fence, err := r.newFence(r.at().home, r.epoch.Load()+1)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"lunless/migrate"
 	"lunless/smbstore"
+	"lunless/smbstore/block"
 	"lunless/smbstore/storetest"
 )
 
@@ -108,5 +109,22 @@ func cancelled(t *testing.T, h *rig, to smbstore.Location, stop func(Migration))
 			t.Fatalf("left over at the destination: %v", left)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A move takes the slot that the guest's requests come to: were it the last
+// destination's own, each move would add a step to every request.
+func TestMovesShareOneSlot(t *testing.T) {
+	r := &run{v: newVM(&Agent{}, &kept{})}
+	d := &disk{}
+	served := block.NewSlot(block.NewMem(1 << 20))
+	r.device(d, served)
+	d.become(smbstore.Disk{Path: "moved"}, nil)
+	if d.first() != served {
+		t.Error("after a move the guest's slot is another")
+	}
+	again := block.NewSlot(block.NewMem(1 << 20)) // as after a checkpoint
+	if r.device(d, again); d.first() != again {
+		t.Error("a disk that is released with another chain has its old slot")
 	}
 }
