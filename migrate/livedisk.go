@@ -74,6 +74,10 @@ func newLiveDisks(ctx context.Context, m *migration, o *LiveOptions) (*liveDisks
 		names[ld.dstName] = true
 		l.disks = append(l.disks, ld)
 	}
+	if slot := o.Disks[c.UEFIVariables]; slot != nil {
+		// In use like a disk, but none: it stays what it is.
+		l.disks = append(l.disks, &liveDisk{name: c.UEFIVariables, dstName: c.UEFIVariables, slot: slot, format: smbstore.Raw})
+	}
 	if len(l.disks) != len(o.Disks) {
 		return nil, fmt.Errorf("%w: a disk in use is not in the configuration of %s", smbstore.ErrBadConfig, m.o.Source)
 	}

@@ -31,6 +31,9 @@ type Config struct {
 	CPUs     int       `json:"cpus"`
 	Memory   int64     `json:"memory"`   // bytes
 	Firmware string    `json:"firmware"` // "uefi" or "bios"
+	// UEFIVariables is the file in the home with the UEFI's variables, "" until the VM
+	// has any: what its flash memory holds, byte by byte.
+	UEFIVariables string `json:"uefiVariables,omitempty"`
 	// Kernel boots a Linux kernel without the disks' help; nil boots from the disks.
 	Kernel *KernelBoot `json:"kernel,omitempty"`
 	// MachineType and CPUModel are the hypervisor's names of what the guest saw when
@@ -121,6 +124,8 @@ type Checkpoint struct {
 	Notes   string    `json:"notes,omitempty"`
 	// Saved is the guest's state at that moment, nil if it was off.
 	Saved *SavedState `json:"saved,omitempty"`
+	// UEFIVariables is a copy of the variables at that moment, "" without.
+	UEFIVariables string `json:"uefiVariables,omitempty"`
 
 	unknown unknown
 }
@@ -295,7 +300,7 @@ func (c *Config) Check() error {
 			return bad("checkpoint %s is there twice", cp.ID)
 		}
 		parents[cp.ID] = cp.Parent
-		if err := errors.Join(checkDisks(cp.Disks), cp.Saved.check()); err != nil {
+		if err := errors.Join(checkDisks(cp.Disks), cp.Saved.check(), checkVariables(cp.UEFIVariables)); err != nil {
 			return bad("checkpoint %s: %v", cp.ID, err)
 		}
 	}
@@ -325,7 +330,17 @@ func (c *Config) checkMachine() error {
 			return fmt.Errorf("network %s: kind %q: there are user and none", n.Name, n.Kind)
 		}
 	}
-	return c.Saved.check()
+	return errors.Join(checkVariables(c.UEFIVariables), c.Saved.check())
+}
+
+func checkVariables(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("UEFI variables: %w", err)
+	}
+	return nil
 }
 
 func (s *SavedState) check() error {

@@ -9,12 +9,13 @@ cd "$(dirname "$0")/.."
 needs="gcc:gcc smbclient:smbclient smbd:samba smbtorture:samba-testsuite rpcclient:smbclient pdbedit:samba-common-bin
   qemu-img:qemu-utils qemu-io:qemu-utils qemu-system-x86_64:qemu-system-x86 busybox:busybox-static vhdiinfo:libvhdi-utils
   mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs getfattr:attr dpkg:dpkg syslinux:syslinux mformat:mtools
-  nbdinfo:libnbd-bin nbdcopy:libnbd-bin qemu-nbd:qemu-utils"
+  objcopy:binutils nbdinfo:libnbd-bin nbdcopy:libnbd-bin qemu-nbd:qemu-utils"
 packages=
 for n in $needs; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${n%%:*}" >/dev/null || packages="$packages ${n##*:}"
 done
 [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || packages="$packages ovmf"
+[ -e /usr/lib/systemd/boot/efi/linuxx64.efi.stub ] || packages="$packages systemd-boot-efi" # what UEFI boots in the test guest
 [ -e /usr/include/stdlib.h ] || packages="$packages libc6-dev"
 [ -e /usr/lib/syslinux/mbr/mbr.bin ] || packages="$packages syslinux-common" # the test guest's boot disk
 /usr/bin/python3 -c 'import pyvhdi' 2>/dev/null || packages="$packages python3-libvhdi" # testdata/vhdicat

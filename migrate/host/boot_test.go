@@ -42,7 +42,7 @@ func TestGuestBootsFromShare(t *testing.T) {
 			server := start(t)
 			h := newRig(t, "hv1", nil)
 			h.ctx = ctx
-			h.importGuest("web1", smbstore.Location{Path: filepath.Join(server.Dir, "vms")}, raw)
+			h.importGuest("web1", smbstore.Location{Path: filepath.Join(server.Dir, "vms")}, raw, smbstore.Config{CPUs: 1, Memory: 131064 << 10, Firmware: "bios"})
 			h.startAgent()
 			_, err := h.Start(h.ctx, server.Location("web1").String(), StartRequest{})
 			h.must(err)
@@ -58,13 +58,13 @@ func TestGuestBootsFromShare(t *testing.T) {
 
 // importGuest makes a home of a boot disk's image and a second, empty disk, owned by
 // the rig's host.
-func (h *rig) importGuest(name string, at smbstore.Location, raw string) {
+func (h *rig) importGuest(name string, at smbstore.Location, raw string, machine smbstore.Config) {
 	h.t.Helper()
 	s, err := smbstore.Open(h.ctx, at, smbstore.Options{})
 	h.must(err)
 	defer s.Close()
 	home, err := smbstore.ImportHome(h.ctx, s, name, smbstore.ImportOptions{Image: smbstore.Location{Path: raw},
-		Config: smbstore.Config{CPUs: 1, Memory: 131064 << 10, Firmware: "bios"}})
+		Config: machine})
 	h.must(err)
 	second := smbstore.Disk{Path: smbstore.DisksDir + "/disk1.vhdx", Format: smbstore.VHDX, Controller: "scsi", Slot: 1}
 	dev, err := smbstore.CreateDisk(h.ctx, home.Store(), second.Path, smbstore.CreateDiskOptions{Format: smbstore.VHDX, Size: 1 << 30})

@@ -95,7 +95,7 @@ func add(c *smbstore.Config, k *smbstore.Checkpoint, disks []smbstore.Disk) (err
 		return err
 	}
 	c.Current, c.Disks = k.ID, disks
-	settled(c, paths(disks)...)
+	settled(c, append(paths(disks), k.UEFIVariables)...)
 	if k.Saved != nil {
 		settled(c, k.Saved.Path)
 	}
@@ -188,12 +188,16 @@ func checkpointOff(ctx context.Context, home *smbstore.Home, k *smbstore.Checkpo
 	if err != nil {
 		return err
 	}
-	if err := announceChildren(home, c.Disks, k.ID); err != nil {
+	k.UEFIVariables = variablesOf(&c, k.ID)
+	if err := announceChildren(home, c.Disks, k.ID, k.UEFIVariables); err != nil {
 		return err
 	}
 	children, err := grow(ctx, home, c.Disks, k.ID)
+	if err == nil {
+		err = copyVariables(home, c.UEFIVariables, k.UEFIVariables)
+	}
 	if err != nil {
-		return err
+		return errors.Join(err, discard(home, append(paths(children), k.UEFIVariables)...))
 	}
 	failpoint("checkpoint-grown")
 	err = home.UpdateConfig(func(c *smbstore.Config) error {
@@ -207,16 +211,17 @@ func checkpointOff(ctx context.Context, home *smbstore.Home, k *smbstore.Checkpo
 	if c, rerr := home.Config(); rerr != nil || has(&c, k.ID) {
 		return errors.Join(err, rerr) // they may be the VM's
 	}
-	return errors.Join(err, discard(home, paths(children)...))
+	return errors.Join(err, discard(home, append(paths(children), k.UEFIVariables)...))
 }
 
-// announceChildren names the disks that shall grow from others.
-func announceChildren(home *smbstore.Home, parents []smbstore.Disk, branch string) error {
+// announceChildren names the disks that shall grow from others, and the copy of
+// variables, "" for none, that goes with them.
+func announceChildren(home *smbstore.Home, parents []smbstore.Disk, branch, variables string) error {
 	children, err := childrenOf(parents, branch)
 	if err != nil {
 		return err
 	}
-	return announce(home, paths(children)...)
+	return announce(home, append(paths(children), present(variables)...)...)
 }
 
 // checkpoint makes one of the running guest, which stands meanwhile.
@@ -236,7 +241,8 @@ func (r *run) checkpoint(ctx context.Context, k *smbstore.Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	files := append(paths(children), state)
+	k.UEFIVariables = variablesOf(&c, k.ID)
+	files := append(paths(children), present(state, k.UEFIVariables)...)
 	if err := announce(r.at().home, files...); err != nil {
 		return err
 	}
@@ -245,6 +251,9 @@ func (r *run) checkpoint(ctx context.Context, k *smbstore.Checkpoint) error {
 	if err == nil {
 		failpoint("checkpoint-state")
 		k.Saved = saved
+		err = r.copyVariables(ctx, k.UEFIVariables)
+	}
+	if err == nil {
 		// From here on the guest goes on, or ends, whoever asked for this.
 		var made bool
 		if made, err = r.branch(context.WithoutCancel(ctx), k); made {

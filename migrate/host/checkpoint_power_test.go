@@ -354,7 +354,7 @@ func (p *powerVM) checkpoint(name string) error {
 	} else {
 		var c smbstore.Config
 		if c, err = p.home.Config(); err == nil {
-			err = announceChildren(p.home, c.Disks, k.ID)
+			err = announceChildren(p.home, c.Disks, k.ID, "")
 		}
 		if err == nil {
 			_, err = p.run.branch(p.ctx, &k)

@@ -142,7 +142,7 @@ func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) 
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.closeDisks())
-			r.disks = nil
+			r.disks, r.vars = nil, nil
 		}
 	}()
 	for _, d := range disks {
@@ -155,7 +155,7 @@ func (r *run) openDisks(ctx context.Context, disks []smbstore.Disk) (err error) 
 		}
 		r.disks = append(r.disks, &disk{conf: d, chain: c})
 	}
-	return nil
+	return r.openVariables(ctx)
 }
 
 // openChain opens a disk of the VM under its fence.
@@ -168,7 +168,7 @@ func (r *run) openChain(ctx context.Context, d smbstore.Disk) (*smbstore.Chain, 
 
 // closeDisks flushes and closes the disks.
 func (r *run) closeDisks() error {
-	var errs []error
+	errs := []error{r.closeVariables()}
 	for _, d := range r.disks {
 		if _, c := d.now(); c != nil {
 			errs = append(errs, c.Close())
@@ -191,6 +191,14 @@ func (r *run) serve() error {
 		if err != nil {
 			return err
 		}
+	}
+	if r.vars != nil {
+		var err error
+		r.vars.export, err = r.nbd.Add(nbd.ExportOptions{Name: variablesName, Description: r.varsPath, Device: r.flash, Errno: errnoOf})
+		if err != nil {
+			return err
+		}
+		r.v.a.wg.Go(func() { r.flash.keep(r.ctx) })
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {

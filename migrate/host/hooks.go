@@ -16,5 +16,6 @@ const (
 	sabotageEpoch = "epoch-check-skipped" // who has the VM by now is not looked at before its disks are written to
 	sabotageMerge = "merge-not-committed" // a merged image goes while the configuration names it
 	sabotageGrown = "children-unsynced"   // new disks are committed to before their names are on stable storage
+	sabotageFlash = "variables-unwritten" // changes of UEFI variables stay in the agent
 	sabotageShare = "disk-left-to-others" // a disk is opened without its fence, and lets others write
 )

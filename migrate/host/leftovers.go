@@ -129,11 +129,12 @@ func tidy(ctx context.Context, home *smbstore.Home) (left []string, err error) {
 // needs are the files of the home that the VM or a checkpoint of it needs, the images
 // below their disks too. It is an error if a chain cannot be followed to its end.
 func needs(ctx context.Context, home *smbstore.Home, c *smbstore.Config) (map[string]bool, error) {
-	needed := map[string]bool{}
+	needed := map[string]bool{c.UEFIVariables: true}
 	states := []*smbstore.SavedState{c.Saved}
 	disks := slices.Clone(c.Disks)
 	for _, k := range c.Checkpoints {
 		states, disks = append(states, k.Saved), append(disks, k.Disks...)
+		needed[k.UEFIVariables] = true
 	}
 	for _, s := range states {
 		if s != nil {
@@ -177,7 +178,7 @@ func (p *place) evict(ctx context.Context, host string, epoch uint64) {
 	if err != nil {
 		return
 	}
-	files := append(paths(c.Disks), announced(&c)...)
+	files := append(append(paths(c.Disks), present(c.UEFIVariables)...), announced(&c)...)
 	for _, u := range c.Unmerged { // a merge may have had them open for writing
 		if files = append(files, u.Path); u.Child != "" {
 			files = append(files, u.Child)

@@ -76,7 +76,7 @@ func forget(home *smbstore.Home, q RemoveRequest) error {
 		for _, o := range all {
 			if slices.Contains(removed, o.ID) {
 				unneeded(c, o.Disks)
-				gone = append(gone, unused(c, nil, o.Saved)...)
+				gone = append(append(gone, unused(c, nil, o.Saved)...), present(o.UEFIVariables)...)
 			}
 		}
 		c.Unfinished = append(c.Unfinished, gone...)

@@ -161,19 +161,30 @@ func restoreOff(ctx context.Context, home *smbstore.Home, name string) error {
 		return err
 	}
 	branch := uuid.NewString()
-	if err := announceChildren(home, k.Disks, branch); err != nil {
+	variables := ""
+	if k.UEFIVariables != "" { // else those there are stay
+		variables = variablesOf(&c, branch)
+	}
+	if err := announceChildren(home, k.Disks, branch, variables); err != nil {
 		return err
 	}
 	children, err := grow(ctx, home, k.Disks, branch)
+	if err == nil {
+		err = copyVariables(home, k.UEFIVariables, variables)
+	}
 	if err != nil {
-		return err
+		return errors.Join(err, discard(home, append(paths(children), variables)...))
 	}
 	failpoint("restore-grown")
 	old := c
 	err = home.UpdateConfig(func(c *smbstore.Config) error {
 		c.Disks, c.Current, c.Saved = children, k.ID, k.Saved
-		settled(c, paths(children)...)
+		settled(c, append(paths(children), variables)...)
 		c.Unfinished = append(c.Unfinished, unused(c, old.Disks, old.Saved)...)
+		if variables != "" {
+			c.UEFIVariables = variables
+			c.Unfinished = append(c.Unfinished, old.UEFIVariables)
+		}
 		return nil
 	})
 	failpoint("restore-committed")
@@ -181,12 +192,16 @@ func restoreOff(ctx context.Context, home *smbstore.Home, name string) error {
 		if c, rerr := home.Config(); rerr != nil || uses(&c, children[0].Path) {
 			return errors.Join(err, rerr)
 		}
-		return errors.Join(err, discard(home, paths(children)...))
+		return errors.Join(err, discard(home, append(paths(children), variables)...))
 	}
 	if c, err = home.Config(); err != nil {
 		return err
 	}
-	return discard(home, unused(&c, old.Disks, old.Saved)...)
+	gone := unused(&c, old.Disks, old.Saved)
+	if variables != "" {
+		gone = append(gone, old.UEFIVariables)
+	}
+	return discard(home, gone...)
 }
 
 // uses tells whether a disk is the VM's or one of its checkpoints'.

@@ -17,16 +17,20 @@ import (
 // run is a VM in use: its home and disks, open under its fence, and its QEMU. What
 // is in it does not change once the vm shows it, but for what the disks' slots hold.
 type run struct {
-	v       *vm
-	dir     string // runtime folder
-	place   atomic.Pointer[place]
-	epoch   atomic.Uint64 // of the record, as this host knows it
-	asking  atomic.Bool   // whether it is so still
-	moving  atomic.Bool   // a migration of the VM is under way, or its end is being seen to
-	disks   []*disk
-	nbd     *nbd.Server
-	machine atomic.Pointer[qemu.Machine]
-	stopped chan struct{} // closed when nothing is open any more
+	v      *vm
+	dir    string // runtime folder
+	place  atomic.Pointer[place]
+	epoch  atomic.Uint64 // of the record, as this host knows it
+	asking atomic.Bool   // whether it is so still
+	moving atomic.Bool   // a migration of the VM is under way, or its end is being seen to
+	disks  []*disk
+	// vars and flash are the UEFI's variables, from varsPath in the home; nil and "" without.
+	vars     *disk
+	flash    *flash
+	varsPath string
+	nbd      *nbd.Server
+	machine  atomic.Pointer[qemu.Machine]
+	stopped  chan struct{} // closed when nothing is open any more
 	// release has watch end and leave QEMU as it is.
 	release context.CancelFunc
 	ctx     context.Context
@@ -208,6 +212,10 @@ func (v *vm) prepareAt(ctx context.Context, takeOver bool) (_ *run, c smbstore.C
 	if err := p.openStore(ctx, v); err != nil {
 		return nil, c, err
 	}
+	if err := haveVariables(p.home, &c); err != nil {
+		return nil, c, err
+	}
+	r.varsPath = c.UEFIVariables
 	if err := r.openTaken(ctx, c.Disks, takeOver); err != nil {
 		return nil, c, err
 	}

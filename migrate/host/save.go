@@ -90,6 +90,11 @@ func (r *run) writeState(ctx context.Context, name string) (*smbstore.SavedState
 			return nil, err
 		}
 	}
+	if r.flash != nil {
+		if err := r.flash.Flush(ctx); err != nil {
+			return nil, err
+		}
+	}
 	c := m.Config()
 	return &smbstore.SavedState{Path: name, Machine: c.Digest(), Size: s.Stored, Taken: time.Now().UTC().Round(time.Second)}, nil
 }

@@ -164,35 +164,9 @@ func (r *run) machineConfig(ctx context.Context, c *smbstore.Config) (qemu.Confi
 		return m, nil // without firmware of its own
 	}
 	if c.Firmware == "uefi" {
-		m.Firmware, m.UEFIVars = qemu.UEFI, filepath.Join(r.dir, "uefi-vars")
-		err := r.fetch(ctx, r.variables(), m.UEFIVars)
-		if errors.Is(err, smbstore.ErrNotExist) {
-			err = ignoreMissing(os.Remove(m.UEFIVars)) // QEMU's driver makes new ones
-		}
-		return m, err
+		m.Firmware, m.UEFIStore = qemu.UEFI, r.variableStore()
 	}
 	return m, nil
-}
-
-// variables is where the VM's UEFI variables lie in its home.
-func (r *run) variables() string { return smbstore.MachinesDir + "/" + r.at().home.ID() + ".nvram" }
-
-// maxVariables bounds a file with UEFI variables, in bytes.
-const maxVariables = 64 << 20
-
-// keepVariables puts the guest's UEFI variables back into the home, if it has any.
-func (r *run) keepVariables() error {
-	b, err := os.ReadFile(filepath.Join(r.dir, "uefi-vars"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil || len(b) > maxVariables {
-		return err
-	}
-	if err := r.holds(); err != nil {
-		return err
-	}
-	return smbstore.WriteFile(r.at().home.Store(), r.variables(), b)
 }
 
 // maxFetched bounds a file of the home that is copied to this host, in bytes.

@@ -96,7 +96,7 @@ func (r *run) startMove(q MigrateRequest) (*move, error) {
 	v := r.v
 	from := v.location()
 	slots, chains := map[string]*block.Slot{}, map[string]*smbstore.Chain{}
-	for _, d := range r.disks {
+	for _, d := range r.exported() {
 		conf, chain := d.now()
 		slots[conf.Path], chains[conf.Path] = d.first(), chain
 	}
@@ -134,7 +134,7 @@ func (r *run) moved(home smbstore.Location, fence smbstore.Fence, disks []migrat
 	v := r.v
 	r.epoch.Store(fence.Epoch)
 	for _, m := range disks {
-		for _, d := range r.disks {
+		for _, d := range r.exported() {
 			conf, _ := d.now()
 			if conf.Path != m.Source {
 				continue

@@ -225,7 +225,7 @@ func (r *run) look(m *qemu.Machine, t *trouble) {
 	})
 	var oldest time.Duration
 	var at, late *disk
-	for _, d := range r.disks {
+	for _, d := range r.exported() {
 		if d.isLate() {
 			late = d
 		}
@@ -285,11 +285,6 @@ func (r *run) over(m *qemu.Machine, why *ending) {
 	v.mu.Lock()
 	v.run = nil
 	v.mu.Unlock()
-	if state != Lost {
-		if err := r.keepVariables(); err != nil {
-			v.a.log.Error("the guest's UEFI variables stay on this host", "vm", v.name(), "error", err)
-		}
-	}
 	failpoint("over-closing")
 	wait := closeWait
 	if why != nil && why.forced {

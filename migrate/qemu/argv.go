@@ -3,9 +3,11 @@ package qemu
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // What a VM's runtime folder holds.
@@ -68,7 +70,7 @@ func argv(c *Config, dir string, ovmf firmwareFiles, sandbox bool) []string {
 	}
 	if c.Firmware == UEFI {
 		a = append(a,
-			"-blockdev", pflash("uefi-code", ovmf.code, true), "-blockdev", pflash("uefi-vars", c.UEFIVars, false))
+			"-blockdev", pflash("uefi-code", inFile(ovmf.code), true), "-blockdev", pflash("uefi-vars", variables(c), false))
 	}
 	if k := c.Kernel; k != nil {
 		a = append(a, "-kernel", k.Kernel)
@@ -101,9 +103,28 @@ func machineArg(c *Config) string {
 	return c.MachineType
 }
 
-func pflash(node, path string, readOnly bool) string {
-	return object{"driver": "raw", "node-name": node, "read-only": readOnly,
-		"file": object{"driver": "file", "filename": path}}.String()
+func pflash(node string, in object, readOnly bool) string {
+	return object{"driver": "raw", "node-name": node, "read-only": readOnly, "file": in}.String()
+}
+
+func inFile(path string) object { return object{"driver": "file", "filename": path} }
+
+// variables is where the UEFI's variables are.
+func variables(c *Config) object {
+	v := c.UEFIStore
+	if v == nil {
+		return inFile(c.UEFIVars)
+	}
+	return onServer(v.Socket, v.Export, v.ReconnectDelay)
+}
+
+// onServer is an export of an NBD server.
+func onServer(socket, export string, reconnect time.Duration) object {
+	o := object{"driver": "nbd", "server": object{"type": "unix", "path": socket}, "export": export}
+	if s := int(reconnect.Seconds()); s > 0 {
+		o["reconnect-delay"] = s
+	}
+	return o
 }
 
 func slot(first, i int) string { return strconv.FormatInt(int64(first+i), 16) }
@@ -125,12 +146,9 @@ func diskArgs(d *Disk, i int, boot bool) []string {
 	case d.DetectZeroes:
 		zeroes = "unmap"
 	}
-	node := object{"driver": "nbd", "node-name": d.Node, "server": object{"type": "unix", "path": d.Socket}, "export": d.Export,
-		"read-only": d.ReadOnly, "discard": discard, "detect-zeroes": zeroes,
-		"cache": object{"direct": true, "no-flush": false}}
-	if s := int(d.ReconnectDelay.Seconds()); s > 0 {
-		node["reconnect-delay"] = s
-	}
+	node := onServer(d.Socket, d.Export, d.ReconnectDelay)
+	maps.Copy(node, object{"node-name": d.Node, "read-only": d.ReadOnly, "discard": discard, "detect-zeroes": zeroes,
+		"cache": object{"direct": true, "no-flush": false}})
 	thread := "io-" + strconv.Itoa(i)
 	logical, physical := d.sectors()
 	device := object{"driver": "virtio-blk-pci", "id": diskID(i), "drive": d.Node, "iothread": thread, "addr": slot(slotDisk, i),

@@ -47,8 +47,10 @@ type Config struct {
 
 	Firmware Firmware `json:"firmware,omitempty"`
 	// UEFIVars is the file with the VM's UEFI variables; it is made when missing.
-	UEFIVars string      `json:"uefiVars,omitempty"`
-	Kernel   *KernelBoot `json:"kernel,omitempty"` // nil: boot from the disks
+	// UEFIStore has them on an NBD server instead.
+	UEFIVars  string         `json:"uefiVars,omitempty"`
+	UEFIStore *VariableStore `json:"uefiStore,omitempty"`
+	Kernel    *KernelBoot    `json:"kernel,omitempty"` // nil: boot from the disks
 
 	Disks []Disk `json:"disks,omitempty"` // at most MaxDisks
 	NICs  []NIC  `json:"nics,omitempty"`  // at most MaxNICs
@@ -62,6 +64,16 @@ type Config struct {
 	Paused bool `json:"paused,omitempty"`
 	// Incoming has QEMU wait for a state (Restore). The guest is stopped then, too.
 	Incoming bool `json:"incoming,omitempty"`
+}
+
+// VariableStore is an NBD export with UEFI variables: what UEFIVariables gives, or
+// became of it. The guest stands while it waits for the server.
+type VariableStore struct {
+	Socket string `json:"socket"` // the NBD server's unix socket, absolute
+	Export string `json:"export"` // name there
+	Size   int64  `json:"size"`   // bytes
+	// ReconnectDelay is how long changes wait for a lost server, in whole seconds.
+	ReconnectDelay time.Duration `json:"reconnectDelay,omitempty"`
 }
 
 // KernelBoot boots a kernel without the disks' help. Paths are absolute.

@@ -75,29 +75,47 @@ func findUEFI(size int64) (firmwareFiles, error) {
 	return firmwareFiles{}, ErrNoUEFI
 }
 
-// uefi finds the firmware and makes the VM's variables if it has none.
+// UEFIVariables returns what the flash memory for UEFI variables holds when there
+// are none. Errors: ErrNoUEFI.
+func UEFIVariables() ([]byte, error) {
+	f, err := findUEFI(-1)
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(f.vars)
+}
+
+// uefi finds the firmware that fits the VM's variables. If those are to be in a file
+// that is not there, it is made.
 func uefi(c *Config) (firmwareFiles, error) {
-	if c.Firmware != UEFI {
+	switch {
+	case c.Firmware != UEFI:
 		return firmwareFiles{}, nil
+	case c.UEFIStore != nil:
+		return fittingUEFI(c.UEFIStore.Size)
 	}
 	info, err := os.Stat(c.UEFIVars)
 	if err == nil {
-		f, err := findUEFI(info.Size())
-		if err != nil {
-			return f, fmt.Errorf("%w (none that fits %s of %d bytes)", err, c.UEFIVars, info.Size())
-		}
-		return f, nil
+		return fittingUEFI(info.Size())
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return firmwareFiles{}, err
 	}
-	f, err := findUEFI(-1)
+	vars, err := UEFIVariables()
 	if err != nil {
-		return f, err
+		return firmwareFiles{}, err
 	}
-	vars, err := os.ReadFile(f.vars)
+	if err := replaceFile(c.UEFIVars, vars); err != nil {
+		return firmwareFiles{}, err
+	}
+	return fittingUEFI(int64(len(vars)))
+}
+
+// fittingUEFI finds the firmware for variables that there are.
+func fittingUEFI(size int64) (firmwareFiles, error) {
+	f, err := findUEFI(size)
 	if err != nil {
-		return f, err
+		err = fmt.Errorf("%w (there is none for the VM's %d bytes of variables)", err, size)
 	}
-	return f, replaceFile(c.UEFIVars, vars)
+	return f, err
 }

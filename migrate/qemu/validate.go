@@ -31,6 +31,8 @@ const (
 	maxTap      = 15            // bytes of an interface's name (IFNAMSIZ)
 	maxRecon    = 7 * 24 * 3600 // seconds
 	maxCPUModel = 200
+
+	maxVariables = 16 << 20 // bytes of UEFI variables; QEMU has 8 MiB at most for all of the firmware
 )
 
 var (
@@ -104,11 +106,11 @@ func (c *Config) validate() error {
 func (c *Config) validateBoot() error {
 	switch c.Firmware {
 	case BIOS:
-		if c.UEFIVars != "" {
+		if c.UEFIVars != "" || c.UEFIStore != nil {
 			return errors.New("UEFI variables with a BIOS")
 		}
 	case UEFI:
-		if err := absolute("UEFI variables", c.UEFIVars, maxPath); err != nil {
+		if err := c.validateVariables(); err != nil {
 			return err
 		}
 	default:
@@ -129,6 +131,31 @@ func (c *Config) validateBoot() error {
 	return plainText("kernel's command line", k.Append, 0, maxAppend)
 }
 
+func (c *Config) validateVariables() error {
+	v := c.UEFIStore
+	if v == nil {
+		return absolute("UEFI variables", c.UEFIVars, maxPath)
+	}
+	if c.UEFIVars != "" {
+		return errors.New("UEFI variables in a file and on a server")
+	}
+	if v.Size < 1 || v.Size > maxVariables {
+		return fmt.Errorf("UEFI variables of %d bytes: want 1 to %d", v.Size, maxVariables)
+	}
+	if err := errors.Join(absolute("NBD socket", v.Socket, maxSocket), plainText("export's name", v.Export, 1, maxExport)); err != nil {
+		return err
+	}
+	return checkDelay(v.ReconnectDelay)
+}
+
+// checkDelay checks for how long QEMU is to wait for an NBD server.
+func checkDelay(d time.Duration) error {
+	if d < 0 || d%time.Second != 0 || d > maxRecon*time.Second {
+		return fmt.Errorf("reconnect delay %v: want whole seconds, at most a week", d)
+	}
+	return nil
+}
+
 func (d *Disk) validate() error {
 	if !nodeName.MatchString(d.Node) {
 		return fmt.Errorf("node name %.100q: want a letter, then letters, digits, - . _, at most 31 in all", d.Node)
@@ -142,12 +169,13 @@ func (d *Disk) validate() error {
 	switch {
 	case len(d.Serial) > maxSerial || !serial.MatchString(d.Serial):
 		return fmt.Errorf("serial number %.100q: want at most %d printable ASCII characters", d.Serial, maxSerial)
-	case d.ReconnectDelay < 0 || d.ReconnectDelay%time.Second != 0 || d.ReconnectDelay > maxRecon*time.Second:
-		return fmt.Errorf("reconnect delay %v: want whole seconds, at most a week", d.ReconnectDelay)
 	case !d.OnWriteError.valid(true):
 		return fmt.Errorf("policy on write errors %.100q: want stop, report or enospc", d.OnWriteError)
 	case !d.OnReadError.valid(false):
 		return fmt.Errorf("policy on read errors %.100q: want stop or report", d.OnReadError)
+	}
+	if err := checkDelay(d.ReconnectDelay); err != nil {
+		return err
 	}
 	logical, physical := d.sectors()
 	if (logical != 512 && logical != 4096) || (physical != 512 && physical != 4096) || physical < logical {

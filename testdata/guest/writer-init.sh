@@ -4,6 +4,9 @@
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
-for m in /m/*.ko; do /bin/busybox insmod "$m" || echo "FATAL insmod $m"; done
+for m in /m/*.ko; do
+  case $m in *-efivarfs.ko) [ -d /sys/firmware/efi ] || continue ;; esac # without UEFI it refuses
+  /bin/busybox insmod "$m" || echo "FATAL insmod $m"
+done
 /writer
 /bin/busybox poweroff -f

@@ -23,15 +23,22 @@ type BootOptions struct {
 	Params []string // of the writer, as "rate=0"
 }
 
+func (o *BootOptions) complete() error {
+	if o.Size == 0 {
+		o.Size = 128 * mib
+	}
+	if o.Size < bootPartSize+2*mib || o.Size%512 != 0 {
+		return fmt.Errorf("a boot disk of %d bytes is too small or not of whole sectors", o.Size)
+	}
+	return nil
+}
+
 // BootDisk makes a raw image at path that a PC's BIOS boots the guest from: a boot
 // record, a FAT partition with SYSLINUX, kernel and initramfs, and behind it a
 // partition for the writer. It needs no root.
 func (g Guest) BootDisk(ctx context.Context, path string, o BootOptions) (err error) {
-	if o.Size == 0 {
-		o.Size = 128 * mib
-	}
-	if o.Size < bootPartSize+mib || o.Size%512 != 0 {
-		return fmt.Errorf("a boot disk of %d bytes is too small or not of whole sectors", o.Size)
+	if err := o.complete(); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -94,10 +101,15 @@ func (g Guest) fillBootPartition(ctx context.Context, path string, o BootOptions
 	}
 	part := fmt.Sprintf("%s@@%d", path, mib)
 	return errors.Join(
-		tool(ctx, "mtools", "mformat", "-i", part, "-T", fmt.Sprint(bootPartSize/512), "-h", "64", "-s", "32", "-H", fmt.Sprint(mib/512), "-c", "8", "::"),
+		format(ctx, part),
 		tool(ctx, "syslinux", "syslinux", "--offset", fmt.Sprint(mib), "--install", path),
 		tool(ctx, "mtools", "mcopy", "-i", part, g.Kernel, "::vmlinuz"),
 		tool(ctx, "mtools", "mcopy", "-i", part, g.Initrd, "::initrd"),
 		tool(ctx, "mtools", "mcopy", "-i", part, cfg, "::syslinux.cfg"),
 	)
+}
+
+// format makes a FAT file system in a boot partition, as mtools name that.
+func format(ctx context.Context, part string) error {
+	return tool(ctx, "mtools", "mformat", "-i", part, "-T", fmt.Sprint(bootPartSize/512), "-h", "64", "-s", "32", "-H", fmt.Sprint(mib/512), "-c", "8", "::")
 }

@@ -26,8 +26,8 @@ type Guest struct {
 }
 
 // modules are the drivers that the guest has: disks as virtio-blk and virtio-scsi,
-// virtio-net, and the power button.
-var modules = []string{"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "button", "evdev"}
+// virtio-net, the power button and UEFI variables.
+var modules = []string{"efivarfs", "virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "sd_mod", "button", "evdev"}
 
 // Append returns the kernel's command line, with parameters for the writer, as
 // "rate=0" (see testdata/guest/writer). A processor that stands still for a while is

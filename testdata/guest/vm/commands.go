@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -252,6 +253,15 @@ func (c *Console) Resume(ctx context.Context) error {
 
 // Rate sets the operations a second and disk; 0: all it can.
 func (c *Console) Rate(perSecond int) error { return c.Send("W %d", perSecond) }
+
+// SetVariable sets a new UEFI variable: it is in the flash memory when that returns.
+func (c *Console) SetVariable(ctx context.Context, name, value string) error {
+	l, _, err := c.ask(ctx, "E "+name+" "+value, "VARIABLE "+name)
+	if err == nil && !strings.HasSuffix(l.Text, " ok") {
+		err = errors.New(l.Text)
+	}
+	return err
+}
 
 // Quit flushes all and powers the guest off.
 func (c *Console) Quit(ctx context.Context) error {

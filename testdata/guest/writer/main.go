@@ -22,12 +22,13 @@
 //	BAD text                   a block or page that is not what it must be
 //	IOERR d op seq errno…      a request failed; it is tried again
 //	KMSG text                  the kernel complained
+//	VARIABLE name ok|error     a UEFI variable was set, or was not
 //	FATAL text                 it cannot work
 //	BYE                        everything is flushed; the guest powers off
 //
 // What it is told, a line each: V verify all disks and the RAM now; S statistics; R
 // reset them; P pause; G go on; W n writes at most n operations a second and disk
-// (0: all it can); H tell STATUS and FLUSHED again; Q flush and power off; KNOWN d
+// (0: all it can); E name value sets a UEFI variable; H tell STATUS and FLUSHED again; Q flush and power off; KNOWN d
 // seq run, a record of before a restart; START, there are no more of them. The power
 // button is a Q.
 //
@@ -42,6 +43,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"lunless/testdata/guest/stamp"
@@ -136,6 +138,13 @@ func (g *guest) task(ctx context.Context, line string) (done bool) {
 		for _, d := range g.disks {
 			d.setRate(n)
 		}
+	case 'E':
+		name, value, _ := strings.Cut(strings.TrimSpace(line[1:]), " ")
+		said := "ok"
+		if err := setVariable(name, value); err != nil {
+			said = err.Error()
+		}
+		g.con.Say("VARIABLE %s %s", name, said)
 	case 'Q':
 		g.pause()
 		g.con.Say("PAUSED")
