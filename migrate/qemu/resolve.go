@@ -92,11 +92,11 @@ func uefi(c *Config) (firmwareFiles, error) {
 	case c.Firmware != UEFI:
 		return firmwareFiles{}, nil
 	case c.UEFIStore != nil:
-		return fittingUEFI(c.UEFIStore.Size)
+		return fittingUEFI(c.UEFIStore.Export, c.UEFIStore.Size)
 	}
 	info, err := os.Stat(c.UEFIVars)
 	if err == nil {
-		return fittingUEFI(info.Size())
+		return fittingUEFI(c.UEFIVars, info.Size())
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return firmwareFiles{}, err
@@ -108,14 +108,14 @@ func uefi(c *Config) (firmwareFiles, error) {
 	if err := replaceFile(c.UEFIVars, vars); err != nil {
 		return firmwareFiles{}, err
 	}
-	return fittingUEFI(int64(len(vars)))
+	return fittingUEFI(c.UEFIVars, int64(len(vars)))
 }
 
 // fittingUEFI finds the firmware for variables that there are.
-func fittingUEFI(size int64) (firmwareFiles, error) {
+func fittingUEFI(name string, size int64) (firmwareFiles, error) {
 	f, err := findUEFI(size)
 	if err != nil {
-		err = fmt.Errorf("%w (there is none for the VM's %d bytes of variables)", err, size)
+		err = fmt.Errorf("%w (none that fits %s of %d bytes)", err, name, size)
 	}
 	return f, err
 }
