@@ -205,10 +205,12 @@ func VHDSize(n int64) int64 { return (n + vhd.SectorSize - 1) / vhd.SectorSize *
 type ImportOptions struct {
 	Image        Location // the disk image: raw, VHD or VHDX, told by content
 	ImageOptions Options  // open the image's location
-	Config       Config   // CPUs, memory, firmware, notes; the disk is added to it
+	Config       Config   // CPUs, memory, notes; the disk is added to it, and the firmware that boots it unless there is one
 	Format       Format   // of the VM's disk: VHDX (default, dynamic) or Raw
 	Convert      ConvertOptions
 	Progress     func(ConvertProgress)
+	// Chosen, if not nil, is told what firmware the VM gets, and why.
+	Chosen func(firmware, why string)
 }
 
 // ImportHome makes a home below a storage location whose first disk is a copy
@@ -226,6 +228,15 @@ func ImportHome(ctx context.Context, storage Store, name string, o ImportOptions
 	defer src.Close()
 	if o.Format == "" {
 		o.Format = VHDX
+	}
+	look, err := LookBoot(ctx, src)
+	if err != nil {
+		return nil, opError("import", o.Image, err)
+	}
+	var why string
+	o.Config.Firmware, why = look.ChooseFirmware(o.Config.Firmware)
+	if o.Chosen != nil {
+		o.Chosen(o.Config.Firmware, why)
 	}
 	return createHome(ctx, storage, name, o.Config, func(s Store, c *Config) error {
 		d := Disk{Path: DisksDir + "/disk0." + string(o.Format), Format: o.Format, Controller: "scsi", Slot: 0}

@@ -40,12 +40,13 @@ func withStorage(ctx context.Context, location string, o *smbstore.Options, do f
 	return do(s)
 }
 
-// machineFlags are the properties of a new VM.
-func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
+// machineFlags are the properties of a new VM. Its firmware is "" where what is
+// chosen without the flag is not known yet, and usual says.
+func machineFlags(c *cobra.Command, firmwareIs, usual string) func() (smbstore.Config, error) {
 	cpus := c.Flags().Int("cpus", 1, "virtual processors")
 	memory := byteSize(1 << 30)
 	c.Flags().Var(&memory, "memory", "RAM")
-	firmware := c.Flags().String("firmware", "uefi", "uefi or bios")
+	firmware := c.Flags().String("firmware", firmwareIs, "uefi or bios"+usual)
 	networks := c.Flags().StringArray("network", nil, "a network adapter: user (out through the host) or none; may be given more than once")
 	machine := c.Flags().String("machine", "", "the hypervisor's machine type (default its newest when the VM first runs)")
 	trouble, patience := troubleFlags(c)
@@ -56,7 +57,7 @@ func machineFlags(c *cobra.Command) func() (smbstore.Config, error) {
 			return smbstore.Config{}, usageError{fmt.Errorf("--cpus %d: a VM has at least one", *cpus)}
 		case memory < 1<<20:
 			return smbstore.Config{}, usageError{fmt.Errorf("--memory %d: a VM has at least 1 MiB", memory)}
-		case *firmware != "uefi" && *firmware != "bios":
+		case *firmware != smbstore.UEFI && *firmware != smbstore.BIOS && (*firmware != "" || c.Flags().Changed("firmware")):
 			return smbstore.Config{}, usageError{fmt.Errorf("no firmware %q: there are uefi and bios", *firmware)}
 		}
 		config := smbstore.Config{CPUs: *cpus, Memory: int64(memory), Firmware: *firmware, Notes: *notes, MachineType: *machine,
@@ -89,7 +90,7 @@ host it runs, without firmware.` + troubleText,
 	kernel := c.Flags().String("kernel", "", "file of a Linux kernel to boot")
 	initrd := c.Flags().String("initrd", "", "file of its initrd")
 	appendix := c.Flags().String("append", "", "its command line")
-	machine := machineFlags(c)
+	machine := machineFlags(c, smbstore.UEFI, "")
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		config, err := machine()
@@ -153,13 +154,19 @@ func vmImport() *cobra.Command {
 	c := &cobra.Command{Use: "import NAME", Short: "Make a VM from a disk image", Args: takes(1),
 		Long: `Makes a VM's home whose disk is a copy of an image (raw, VHD or VHDX, told by
 its content) as a dynamic VHDX, and prints the home's location. The image is
-not changed. The home appears whole or not at all.` + troubleText,
+not changed. The home appears whole or not at all.
+
+The VM gets the firmware that boots the disk, unless --firmware is given: UEFI
+where a GPT has an EFI system partition, as Hyper-V's generation 2 and most of
+today's images have, a BIOS where there is boot code for one and an active
+partition or a BIOS boot partition. What was chosen, and why, is told on
+standard error.` + troubleText,
 		Example: "  lunless vm import web1 --disk web1.raw --storage smb://hv@fs1/vms"}
 	storage := c.Flags().String("storage", "", "location the home shall lie in (required)")
 	image := c.Flags().String("disk", "", "location of the image (required)")
 	var rate byteSize
 	c.Flags().Var(&rate, "rate-limit", "bytes a second (default no limit)")
-	machine := machineFlags(c)
+	machine := machineFlags(c, "", " (default what the disk's partition table says)")
 	store := storeFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *image == "" {
@@ -177,6 +184,9 @@ not changed. The home appears whole or not at all.` + troubleText,
 			bar := newProgress("importing "+args[0], size)
 			h, err := smbstore.ImportHome(c.Context(), s, args[0], smbstore.ImportOptions{Image: l, ImageOptions: *store,
 				Config: config, Convert: smbstore.ConvertOptions{Rate: int64(rate)},
+				Chosen: func(firmware, why string) {
+					fmt.Fprintf(c.ErrOrStderr(), "firmware %s: %s\n", firmware, why)
+				},
 				Progress: func(p smbstore.ConvertProgress) { bar.set(p.Done, p.Total) }})
 			bar.done()
 			if err != nil {
