@@ -50,7 +50,8 @@ func hostRun() *cobra.Command {
 		Long: `Runs the agent until SIGTERM or SIGINT. The guests run on then, and their I/O waits
 for the next agent, which takes them over again; so it is after kill -9.
 --stop-guests ends them instead, as their power button would. As a service of
-systemd it needs KillMode=process, or the guests end with it:
+systemd it needs KillMode=process, or the guests end with it; with WatchdogSec an
+agent that hangs is ended and started again, which the guests outlive:
 
   [Unit]
   Description=Lunless host agent
@@ -61,6 +62,7 @@ systemd it needs KillMode=process, or the guests end with it:
   ExecStart=/usr/bin/lunless host run --config /etc/lunless-host.toml
   KillMode=process
   TimeoutStopSec=60
+  WatchdogSec=60
   Restart=on-failure
   [Install]
   WantedBy=multi-user.target
@@ -133,12 +135,23 @@ func runAgent(c *cobra.Command, cfg host.Config) error {
 	err := host.Run(c.Context(), cfg, func(socket string) {
 		fmt.Fprintf(c.OutOrStdout(), "ready %s\n", socket)
 		tell(daemon.SdNotifyReady)
+		go keepWatchdog(c.Context(), cfg.Logger, func(ctx context.Context) error { return agentHealth(ctx, socket) })
 	})
 	if !stop() {
 		<-told
 	}
 	if errors.Is(err, host.ErrConfig) {
 		return usageError{err}
+	}
+	return err
+}
+
+// agentHealth asks an agent as any command does: its socket, its locks and whoever
+// looks after its guests have to answer.
+func agentHealth(ctx context.Context, socket string) error {
+	h, err := (&host.Client{Socket: socket}).Host(ctx)
+	if err == nil && len(h.Unwatched) > 0 {
+		err = fmt.Errorf("nobody looks after %s", strings.Join(h.Unwatched, ", "))
 	}
 	return err
 }

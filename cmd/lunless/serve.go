@@ -35,7 +35,8 @@ path, comment, read_only, encrypt, continuously_available,
 access_based_enumeration, and grant, a list of WHO:read, WHO:change and WHO:full.
 Unknown keys are refused.
 
-When ready it prints "serving HOST:PORT" for each address and tells systemd.
+When ready it prints "serving HOST:PORT" for each address and tells systemd
+(Type=notify); with WatchdogSec, a node that hangs is ended and started again.
 Accounts are made with ` + "`lunless user add`" + `; a running node sees changes at once.`,
 		Example: `  lunless serve --data /var/lib/lunless --share vms=/srv/vms,encrypt
   lunless serve --config /etc/lunless.toml
@@ -100,6 +101,7 @@ func runNode(c *cobra.Command, cfg admin.Config) error {
 			fmt.Fprintf(c.OutOrStdout(), "serving %s\n", a)
 		}
 		tell(daemon.SdNotifyReady)
+		go keepWatchdog(c.Context(), log, node.Health)
 	})
 	if !stop() {
 		<-told

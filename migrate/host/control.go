@@ -31,6 +31,8 @@ type Host struct {
 	Since   time.Time `json:"since"`
 	VMs     int       `json:"vms"`
 	Running int       `json:"running"`
+	// Unwatched are VMs that run and that the agent does not look after: something hangs.
+	Unwatched []string `json:"unwatched,omitempty"`
 }
 
 // Listing is the host's VMs.
@@ -187,8 +189,11 @@ func (c control) host(w http.ResponseWriter, _ *http.Request) {
 	h := Host{Name: c.a.cfg.Name, Data: c.a.cfg.Data, Storage: c.a.cfg.Storage, PID: os.Getpid(), Since: c.since}
 	for _, v := range c.a.known() {
 		h.VMs++
-		if _, err := v.running(); err == nil {
+		if r, err := v.running(); err == nil {
 			h.Running++
+			if r.unwatched() {
+				h.Unwatched = append(h.Unwatched, v.name())
+			}
 		}
 	}
 	answer(w, h)

@@ -22,6 +22,7 @@ type run struct {
 	place  atomic.Pointer[place]
 	epoch  atomic.Uint64 // of the record, as this host knows it
 	asking atomic.Bool   // whether it is so still
+	looked atomic.Int64  // when watch last looked at the guest, Unix time in ns
 	moving atomic.Bool   // a migration of the VM is under way, or its end is being seen to
 	disks  []*disk
 	// vars and flash are the UEFI's variables, from varsPath in the home; nil and "" without.

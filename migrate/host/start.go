@@ -122,6 +122,7 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 
 // follow shows what runs, and watches it.
 func (v *vm) follow(r *run) {
+	r.looked.Store(time.Now().UnixNano())
 	v.mu.Lock()
 	v.run = r
 	v.mu.Unlock()

@@ -112,11 +112,18 @@ func (r *run) watch() {
 			r.again(m)
 		case <-look.C:
 			r.look(m, &t)
+			r.looked.Store(time.Now().UnixNano())
 		case <-ask.C:
 			go r.stillOurs()
 		}
 	}
 }
+
+// unwatched tells that watch has not looked at the guest for so long that it hangs.
+func (r *run) unwatched() bool { return time.Since(time.Unix(0, r.looked.Load())) > hangs }
+
+// hangs is how long watch is given for what takes it next to no time.
+const hangs = 80 * lookEvery
 
 // listen hands on the guest's events.
 func (r *run) listen(m *qemu.Machine, to chan<- qemu.Event) {
