@@ -43,7 +43,11 @@ func newPDURun(pdus int, seed uint64) *pduRun {
 // touches nothing that is not shared. SEED repeats what was sent; SABOTAGE puts a
 // fault in that the run has to notice.
 func TestMutatedPDUs(t *testing.T) {
-	run := newPDURun(int(number(t, "PDUS", 15000)), number(t, "SEED", uint64(time.Now().UnixNano())))
+	def := uint64(15000)
+	if raceEnabled {
+		def = 6000
+	}
+	run := newPDURun(int(number(t, "PDUS", def)), number(t, "SEED", uint64(time.Now().UnixNano())))
 	if name := os.Getenv("SABOTAGE"); name != "" {
 		sabotage(t, name)
 	}
