@@ -60,7 +60,7 @@ func (r *run) openVariables(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, chain.Close())
 	}
-	r.vars, r.flash = &disk{conf: d, chain: chain}, f
+	r.vars, r.flash = &disk{conf: d, chain: chain, slot: chain.Disk()}, f
 	return nil
 }
 
