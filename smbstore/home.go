@@ -404,7 +404,7 @@ func ListHomes(ctx context.Context, storage Store) ([]Listed, error) {
 }
 
 // RemoveHome removes the home of that name with all in it: only if this host
-// owns the VM, or if the VM has moved away.
+// owns the VM, or if the VM has moved away, and if nobody has its disks in use.
 func RemoveHome(ctx context.Context, storage Store, name string) error {
 	h, err := HomeIn(Sub(storage, name))
 	if err != nil {
@@ -421,6 +421,9 @@ func RemoveHome(ctx context.Context, storage Store, name string) error {
 	if err == nil {
 		err = ctx.Err()
 	}
+	if err == nil {
+		err = h.unused()
+	}
 	if err != nil {
 		return opError("remove", h.Location(), err)
 	}
@@ -434,4 +437,24 @@ func RemoveHome(ctx context.Context, storage Store, name string) error {
 		return err
 	}
 	return storage.SyncDir("")
+}
+
+// unused makes sure that nobody writes to the VM's disks: local files can be renamed
+// and removed under those who have them open. Disks that are not there, and a
+// configuration that cannot be read, are no reason to keep a home.
+func (h *Home) unused() error {
+	c, err := h.Config()
+	if err != nil {
+		return nil
+	}
+	for _, d := range c.Disks {
+		f, err := h.store.OpenFile(d.Path, ReadWrite|DenyWrite)
+		switch {
+		case err == nil:
+			f.Close() //nolint:errcheck // nothing was written
+		case errors.Is(err, ErrSharing):
+			return fmt.Errorf("its disk %s is in use: stop the VM first: %w", d.Path, err)
+		}
+	}
+	return nil
 }

@@ -467,3 +467,36 @@ func TestWriteFileReplaces(t *testing.T) {
 		t.Error("a file above the limit was read")
 	}
 }
+
+// A home whose disks somebody writes to is not removed under them.
+func TestRemoveHomeInUse(t *testing.T) {
+	ctx := t.Context()
+	s, err := OpenPath(ctx, t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := CreateHomeWith(ctx, s, "vm", Config{CPUs: 1, Memory: 1 << 20, Firmware: "bios"}, NewHome{Disks: []int64{4 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, _, err := OpenDisk(ctx, h.Store(), c.Disks[0].Path, DiskOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveHome(ctx, s, "vm"); !errors.Is(err, ErrSharing) || !strings.Contains(err.Error(), "stop the VM first") {
+		t.Errorf("removed under who writes: %v", err)
+	}
+	if _, err := h.Config(); err != nil {
+		t.Error(err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveHome(ctx, s, "vm"); err != nil {
+		t.Error(err)
+	}
+}

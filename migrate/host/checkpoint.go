@@ -260,12 +260,15 @@ func (r *run) checkpoint(ctx context.Context, k *smbstore.Checkpoint) error {
 			files = nil
 		}
 	}
+	if errors.Is(err, errUnsettled) {
+		return err // it stands until the next agent knows which disks it has
+	}
 	return errors.Join(err, r.goOn(files...))
 }
 
 // branch exchanges the disks of a guest that stands for children of theirs. When it
-// fails the guest has the old ones; if not even those, it is ended. made tells whether
-// there is a checkpoint.
+// fails the guest has the old ones; if not even those, it is ended; with errUnsettled it
+// has none, and its requests stay held. made tells whether there is a checkpoint.
 func (r *run) branch(ctx context.Context, k *smbstore.Checkpoint) (made bool, err error) {
 	var old []smbstore.Disk
 	for _, d := range r.disks {
@@ -288,6 +291,10 @@ func (r *run) branch(ctx context.Context, k *smbstore.Checkpoint) (made bool, er
 		failpoint("checkpoint-grown")
 		err = r.commit(func(c *smbstore.Config) error { return add(c, k, children) },
 			func(c *smbstore.Config) bool { return has(c, k.ID) })
+		if errors.Is(err, errUnsettled) {
+			// The old disks may be parents by now, which nobody may write to.
+			return false, err
+		}
 		if err != nil {
 			err = errors.Join(err, discard(r.at().home, paths(children)...))
 		}
