@@ -23,7 +23,7 @@ lint:
 # The race detector makes suites over whole images, of one goroutine each, five times
 # as slow and more: its build leaves them out, and norace.sh runs them.
 test: tools lint
-	$(GO) test -race -timeout 20m ./... ./testdata/guest/...
+	$(GO) test -race -timeout 40m ./... ./testdata/guest/...
 	GO='$(GO)' testdata/norace.sh
 
 # Go benchmarks, with allocations; `lunless bench` measures the whole path.

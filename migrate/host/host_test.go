@@ -104,7 +104,7 @@ func newRig(t *testing.T, name string, server *storetest.Server) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	// Hosts of tests that run at the same time have names of their own.
 	h := &rig{t: t, ctx: ctx, cfg: childConfig{Config: Config{Data: data, Name: name + "-" + filepath.Base(data), Accel: "tcg"}}, sizes: []int64{96 << 20, 64 << 20}, Client: Client{Data: data}}
 	if server != nil {
