@@ -21,10 +21,9 @@ const (
 	copyChunk = 1 << 20
 	// serverChunk is the unit where the server copies, in bytes.
 	serverChunk = 16 << 20
+	// journalEvery is how often progress within a file is made durable.
+	journalEvery = 2 * time.Second
 )
-
-// journalEvery is how often progress within a file is made durable. Tests change it.
-var journalEvery = 2 * time.Second
 
 // copier brings the planned files to the destination.
 type copier struct {

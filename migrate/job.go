@@ -116,6 +116,7 @@ type Options struct {
 
 	common *block.Bandwidth                                // of a Manager's jobs
 	turn   func(context.Context) (leave func(), err error) // waits for one; nil: at once
+	often  bool                                            // journal progress at each chance, for tests
 }
 
 func (o *Options) host() (string, error) {

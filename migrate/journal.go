@@ -160,18 +160,19 @@ func (j *Journal) encode() ([]byte, error) {
 type progressWriter struct {
 	journal *Journal
 	dst     smbstore.Store
+	every   time.Duration
 	last    time.Time
 	writing chan struct{} // holds one value while it is written
 }
 
 func (j *Journal) progress(dst smbstore.Store) *progressWriter {
-	return &progressWriter{j, dst, time.Now(), make(chan struct{}, 1)}
+	return &progressWriter{j, dst, journalEvery, time.Now(), make(chan struct{}, 1)}
 }
 
 // tell writes the journal if the last time is a while ago. Nobody else may change the
 // journal meanwhile.
 func (p *progressWriter) tell() {
-	if time.Since(p.last) < journalEvery {
+	if time.Since(p.last) < p.every {
 		return
 	}
 	select {

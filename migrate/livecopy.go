@@ -106,6 +106,9 @@ func (l *liveDisks) copy(ctx context.Context, c *copier) error {
 		return err
 	}
 	l.progress = l.m.journal.progress(l.m.ends.dst)
+	if l.o.often {
+		l.progress.every = 0
+	}
 	return l.governed(ctx, c, func() error {
 		for _, d := range l.disks {
 			if err := l.pass(ctx, c, d); err != nil {

@@ -334,8 +334,6 @@ func (s *slowJournal) Rename(from, to string) error {
 // The journal's last write beside a pass that is cancelled ends before anything is
 // undone: it would bring back a journal that says to go on.
 func TestJournalIsNotOvertaken(t *testing.T) {
-	journalEvery = 0
-	t.Cleanup(func() { journalEvery = 2 * time.Second })
 	a, b := t.TempDir(), t.TempDir()
 	v := makeChainVM(t, a, smbstore.VHDX, smbstore.VHDX, 8<<20, 3)
 	v.open(t)
@@ -365,7 +363,7 @@ func TestJournalIsNotOvertaken(t *testing.T) {
 			passing.Store(false)
 		}
 	})
-	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b)}, Disks: v.slots})
+	job, err := LiveStorage(t.Context(), LiveOptions{Options: Options{Source: at(a, "vm"), To: at(b), often: true}, Disks: v.slots})
 	must(t, err)
 	jobs <- job
 	if err := job.Wait(t.Context()); !errors.Is(err, ErrCancelled) {

@@ -18,7 +18,8 @@ func (e *Export) failed(f Failure) {
 // limitedLog logs an export's failures: the first of a kind at once, those after it
 // as a count now and then. A device that is gone, or full, fails all that it is asked.
 type limitedLog struct {
-	to *slog.Logger
+	to    *slog.Logger
+	every time.Duration // between two lines of a kind
 
 	mu    sync.Mutex
 	kinds map[failureKind]*tally // guarded by mu: of those that were logged not long ago
@@ -38,8 +39,8 @@ type tally struct {
 	last Failure
 }
 
-// tallyEvery is how often failures of a kind are logged at most. Tests change it.
-var tallyEvery = 10 * time.Second
+// tallyEvery is how often failures of a kind are logged at most.
+const tallyEvery = 10 * time.Second
 
 func (l *limitedLog) failure(f Failure) {
 	k := failureKind{f.Request, f.Errno, f.Err != nil}
@@ -55,7 +56,7 @@ func (l *limitedLog) failure(f Failure) {
 	}
 	l.kinds[k] = &tally{}
 	l.mu.Unlock()
-	time.AfterFunc(tallyEvery, func() { l.look(k) })
+	time.AfterFunc(l.every, func() { l.look(k) })
 	l.say(f, 1)
 }
 
@@ -70,7 +71,7 @@ func (l *limitedLog) look(k failureKind) {
 	}
 	*l.kinds[k] = tally{}
 	l.mu.Unlock()
-	time.AfterFunc(tallyEvery, func() { l.look(k) })
+	time.AfterFunc(l.every, func() { l.look(k) })
 	l.say(t.last, t.n)
 }
 

@@ -12,11 +12,8 @@ import (
 // Of failures that are alike the first is logged at once, and the others as a count;
 // one of another kind is not kept back by them.
 func TestFailuresAreCounted(t *testing.T) {
-	old := tallyEvery
-	tallyEvery = time.Hour // looked at by hand
-	defer func() { tallyEvery = old }()
 	var out bytes.Buffer
-	l := limitedLog{to: slog.New(slog.NewTextHandler(&out, nil))}
+	l := limitedLog{to: slog.New(slog.NewTextHandler(&out, nil)), every: time.Hour} // looked at by hand
 	lines := func() []string {
 		defer out.Reset()
 		return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")

@@ -104,7 +104,7 @@ func (s *Server) Add(o ExportOptions) (*Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.log.to = s.opts.Log
+	e.log.to, e.log.every = s.opts.Log, tallyEvery
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
