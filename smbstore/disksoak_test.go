@@ -218,9 +218,15 @@ func (g soakGuest) merge(ctx context.Context, rnd *rand.Rand) error {
 	if n < 2 || rnd.IntN(3) > 0 { // chains are to last for a while
 		return nil
 	}
-	return g.chain.Merge(ctx, rnd.IntN(n-1), MergeLiveOptions{
-		Force:  true, // images that a power cut has left over are none
-		Commit: func(_ context.Context, leaf Location) error { return record(g.dir, leaf.Base()) },
+	i := rnd.IntN(n - 1)
+	return g.chain.Merge(ctx, i, MergeLiveOptions{
+		Force: true, // images that a power cut has left over are none
+		Commit: func(_ context.Context, into Location) error {
+			if i > 0 {
+				return nil // the leaf stays
+			}
+			return record(g.dir, into.Base())
+		},
 	})
 }
 
