@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -87,57 +85,6 @@ func TestSmbclient(t *testing.T) {
 				t.Errorf("an error in\n%s", out)
 			}
 		})
-	}
-}
-
-// TestSmbclientLargeFile puts a file past what 31 bits hold, and goes on with getting
-// it close to there.
-func TestSmbclientLargeFile(t *testing.T) {
-	s := serve(t)
-	const there = 2<<30 - 16<<20
-	source := randomFile(t, 2<<30+64<<20+4097, 64<<20)
-	back := filepath.Join(t.TempDir(), "back")
-	f, err := os.Create(back)
-	if err == nil {
-		err = errors.Join(f.Truncate(there), f.Close())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := s.smbclient(t, "vms", fmt.Sprintf(`put "%s" big; reget big "%s"; ls big`, source, back))
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	sameFrom(t, source, filepath.Join(s.vms, "big"), 0)
-	sameFrom(t, source, back, there)
-}
-
-// sameFrom compares two files from an offset on.
-func sameFrom(t *testing.T, a, b string, at int64) {
-	t.Helper()
-	var files [2]*os.File
-	for i, name := range []string{a, b} {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		files[i] = f
-	}
-	var bufs [2][]byte
-	for i := range bufs {
-		bufs[i] = make([]byte, 4<<20)
-	}
-	for ; ; at += int64(len(bufs[0])) {
-		x, err := files[0].ReadAt(bufs[0], at)
-		y, err2 := files[1].ReadAt(bufs[1], at)
-		if err != err2 || err != nil && err != io.EOF || !bytes.Equal(bufs[0][:x], bufs[1][:y]) {
-			t.Errorf("%s differs from %s in %d bytes at %d: %v, %v", b, a, len(bufs[0]), at, err, err2)
-			return
-		}
-		if err == io.EOF {
-			return
-		}
 	}
 }
 
