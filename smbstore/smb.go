@@ -367,10 +367,14 @@ func (s *smbStore) OpenFile(name string, flags Flags) (File, error) {
 	return f, nil
 }
 
-// openOptions are what the flags ask for. Handles that write, or keep others from
-// it, are to survive the connection, and on a share that is continuously available
-// the server too. Without a file's renaming and removal by others nothing of ours
-// goes on, so that is always allowed.
+// openOptions are what the flags ask for. Handles that write are to survive the
+// connection, as long as nobody else wants the file. Those that keep others from
+// writing survive, on a share that is continuously available, the server and whoever
+// else comes too: a disk's, which a VM's next owner has closed by its fence. A copy,
+// a small file or a lock has none, and its handle must not keep anybody out once
+// its process is gone; one that a server forgot is opened again (see smbFile).
+// Without a file's renaming and removal by others nothing of ours goes on, so that
+// is always allowed.
 func openOptions(flags Flags, o Options) client.CreateOptions {
 	c := client.CreateOptions{
 		Access: smb2.FileReadAttributes | smb2.Synchronize, Share: shareAll, Disposition: smb2.FileOpen,
@@ -385,8 +389,11 @@ func openOptions(flags Flags, o Options) client.CreateOptions {
 	if flags&DenyWrite != 0 {
 		c.Share &^= smb2.FileShareWrite
 	}
-	if flags&(Write|DenyWrite) != 0 {
+	switch {
+	case flags&DenyWrite != 0:
 		c.Durable, c.Timeout = client.Persistent, o.ReconnectTimeout
+	case flags&Write != 0:
+		c.Durable, c.Timeout = client.Durable, o.ReconnectTimeout
 	}
 	switch {
 	case flags&Exclusive != 0:

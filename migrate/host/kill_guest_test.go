@@ -157,7 +157,7 @@ func (g *killGuest) prepare(k killCase) (to site, args []string) {
 		return to, at("vm", "start", soakVM)
 	case "migrate":
 		others := slices.DeleteFunc(slices.Clone(g.sites), func(s site) bool {
-			return s.dir == g.at.dir || k.victim == "destination" && s.server == nil
+			return s.dir == g.at.dir || k.victim == "destination" && s.server == nil || k.toCA && s.share != "ca"
 		})
 		to = others[g.r.IntN(len(others))]
 		return to, at("migrate", "storage", soakVM, "--to", to.location(killFolder).String())

@@ -16,6 +16,7 @@ type killCase struct {
 	delay  int    // ms, of a random moment
 	down   int    // ms, of a server that is killed
 	byHand bool   // a migration is resumed or cancelled by hand, while no agent runs
+	toCA   bool   // a migration goes to a continuously available share
 }
 
 func (c killCase) String() string {
@@ -26,6 +27,9 @@ func (c killCase) String() string {
 		at = fmt.Sprintf("%s %d", at, c.hits)
 	}
 	s := fmt.Sprintf("%d: %s killed, %s at %s", c.n, c.victim, c.op, at)
+	if c.toCA {
+		s += ", to a continuously available share"
+	}
 	if c.byHand {
 		s += ", settled by hand"
 	}
@@ -41,7 +45,7 @@ var killPoints = map[string][]string{
 	"save":       {"", "save-written", "save-committed", "over-closing", "over-closed"},
 	"restore":    {"restore-ended", "record-locked", "grown-one", "restore-grown", "restore-committed", "state-restored", "start-ready"},
 	"stop":       {"over-closing", "over-closed", ""},
-	"migrate": {"moved", "offered-at-destination", "taken", "entered-copying", "mirrored", "live-copied", "entered-verifying", "before-switch",
+	"migrate": {"moved", "offered-at-destination", "taken", "entered-copying", "copied-window", "mirrored", "live-copied", "entered-verifying", "before-switch",
 		"before-flush", "held", "entered-cleaning", "before-clean", "removed-entry", "removed-record", "source-removed", ""},
 }
 
@@ -72,6 +76,7 @@ func killCases(n int, r *rand.Rand) []killCase {
 		{op: "save", victim: "agent", point: "save-written"},
 		{op: "resume", victim: "agent", point: "start-ready"}, // it has its state, and does not run yet
 		{op: "rest", victim: "source", down: 300},
+		{op: "migrate", victim: "agent", point: "copied-window", byHand: true, toCA: true}, // it has a copy open
 	}
 	turn := map[string]int{}
 	for i := 0; len(all) < n; i++ {
@@ -82,7 +87,7 @@ func killCases(n int, r *rand.Rand) []killCase {
 		c := killCase{op: op, victim: victims[k%len(victims)], point: points[r.IntN(len(points))], hits: 1, delay: r.IntN(600), down: r.IntN(1500),
 			byHand: op == "migrate" && r.IntN(3) == 0}
 		switch c.point {
-		case "live-copied":
+		case "live-copied", "copied-window":
 			c.hits = 1 + r.IntN(8)
 		case "removed-entry":
 			c.hits = 1 + r.IntN(2)
