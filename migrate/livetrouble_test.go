@@ -263,6 +263,38 @@ func TestStorageInUse(t *testing.T) {
 	}
 }
 
+// A VM that was started again after its move was cut, in the epoch that the journal
+// knows, is not moved under its disks.
+func TestResumeInUse(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	v := makeChainVM(t, a, smbstore.VHDX, smbstore.VHDX, 4<<20, 6)
+	ctx, cut := context.WithCancel(t.Context())
+	setFailpoint(t, func(name string) {
+		if name == "copied" {
+			cut()
+		}
+	})
+	job, err := Storage(ctx, Options{Source: at(a, "vm"), To: at(b)})
+	must(t, err)
+	if err := job.Wait(t.Context()); err == nil {
+		t.Fatal("it was not cut")
+	}
+	setFailpoint(t, func(string) {})
+	v.open(t)
+	if _, err := Resume(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, ErrInUse) {
+		t.Fatalf("got %v, want ErrInUse", err)
+	}
+	if r, err := v.home.Record(); err != nil || r.State != smbstore.Owned {
+		t.Errorf("%v %v", r, err)
+	}
+	for _, s := range v.slots {
+		must(t, s.Close())
+	}
+	job, err = Resume(t.Context(), at(b, "vm"), Options{})
+	must(t, err)
+	must(t, job.Wait(t.Context()))
+}
+
 // A process that dies while the source is kept for a time leaves that to Resume.
 func TestResumeKeeps(t *testing.T) {
 	for _, cancelled := range []bool{false, true} {

@@ -153,6 +153,9 @@ func (m *migration) reconcile(ctx context.Context) error {
 		if jl.Phase == Cancelling {
 			return nil
 		}
+		if err := m.idle(); err != nil { // a VM that runs in this epoch would write on
+			return err
+		}
 		if jl.Kind == KindLiveStorage {
 			jl.Epoch = r.Epoch
 			return m.startOver(ctx)
@@ -171,7 +174,11 @@ func (m *migration) reconcile(ctx context.Context) error {
 }
 
 // startOver empties the destination but for the journal.
-func (m *migration) startOver(context.Context) error {
+func (m *migration) startOver(ctx context.Context) error {
+	if err := m.copyIsOurs(); err != nil {
+		return err
+	}
+	m.evict(ctx, m.ends.dst, m.journal.Epoch+2) // the copy was open in one more than the VM
 	infos, err := m.ends.dst.ReadDir("")
 	if err != nil {
 		return err

@@ -474,6 +474,8 @@ func mapSMB(err error) error {
 	switch refused.Status {
 	case smb2.StatusSharingViolation:
 		to = ErrSharing
+	case smb2.StatusFileNotAvailable:
+		return fmt.Errorf("%w, and kept for a client that is away (%w)", ErrSharing, refused.Status)
 	case smb2.StatusDeletePending:
 		to = ErrNotExist
 	case smb2.StatusDiskFull:

@@ -141,7 +141,9 @@ func (g *killGuest) over(c *asked) {
 // prepare brings the VM to where the case begins, and gives what is to be asked.
 func (g *killGuest) prepare(k killCase) (to site, args []string) {
 	g.t.Helper()
-	if k.victim == "source" && g.at.server == nil {
+	// What a dead host has open of its disks a continuously available share keeps for it.
+	kept := k.resume && g.at.share == "ca"
+	if kept || k.victim == "source" && g.at.server == nil {
 		_, err := g.Migrate(g.ctx, soakVM, MigrateRequest{To: g.sites[0].location(killFolder)}, nil)
 		g.must(err)
 		g.at = g.sites[0]
@@ -288,7 +290,7 @@ func (g *killGuest) named(k killCase, to site) {
 		return
 	}
 	command := "cancel"
-	if r, err := recordAt(filepath.Join(g.at.path(killFolder), soakVM)); err != nil || r.State == smbstore.Moved {
+	if r, err := recordAt(filepath.Join(g.at.path(killFolder), soakVM)); err != nil || r.State == smbstore.Moved || k.resume {
 		command = "resume"
 	}
 	name := g.cfg.Config.Name

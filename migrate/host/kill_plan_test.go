@@ -17,6 +17,7 @@ type killCase struct {
 	down   int    // ms, of a server that is killed
 	byHand bool   // a migration is resumed or cancelled by hand, while no agent runs
 	toCA   bool   // a migration goes to a continuously available share
+	resume bool   // what can be undone by hand is finished
 }
 
 func (c killCase) String() string {
@@ -32,6 +33,9 @@ func (c killCase) String() string {
 	}
 	if c.byHand {
 		s += ", settled by hand"
+		if c.resume {
+			s += ": finished"
+		}
 	}
 	return s
 }
@@ -76,7 +80,8 @@ func killCases(n int, r *rand.Rand) []killCase {
 		{op: "save", victim: "agent", point: "save-written"},
 		{op: "resume", victim: "agent", point: "start-ready"}, // it has its state, and does not run yet
 		{op: "rest", victim: "source", down: 300},
-		{op: "migrate", victim: "agent", point: "copied-window", byHand: true, toCA: true}, // it has a copy open
+		{op: "migrate", victim: "agent", point: "copied-window", byHand: true, toCA: true},            // it has a copy open
+		{op: "migrate", victim: "host", point: "live-copied", byHand: true, toCA: true, resume: true}, // and a disk
 	}
 	turn := map[string]int{}
 	for i := 0; len(all) < n; i++ {

@@ -15,10 +15,10 @@ import (
 // TestSoakKills kills a host's agent, its VM's QEMU, the servers and the program that
 // asks, at points of all that is done with a VM. After each the VM runs, or can be
 // started, from one place, with all it flushed; nothing is left that is not named, nor
-// stays. KILLS sets how many (default 10), SEED the run of random numbers.
+// stays. KILLS sets how many (default 11), SEED the run of random numbers.
 func TestSoakKills(t *testing.T) {
 	t.Parallel()
-	n, seed := 10, uint64(time.Now().UnixNano())
+	n, seed := 11, uint64(time.Now().UnixNano())
 	if v, err := strconv.Atoi(os.Getenv("KILLS")); err == nil && v > 0 {
 		n = v
 	}
