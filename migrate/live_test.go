@@ -309,6 +309,7 @@ func TestLiveStorageInDoubt(t *testing.T) {
 		t.Run(fmt.Sprintf("record returns %v", returns), func(t *testing.T) {
 			a, b := t.TempDir(), t.TempDir()
 			_, slot, name := liveVM(t, a, smbstore.Raw, 4<<20)
+			source := slot.Unwrap()
 			w := newWriter(slot)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
@@ -365,6 +366,10 @@ func TestLiveStorageInDoubt(t *testing.T) {
 				t.Error("resumed without the source's record")
 			}
 			back()
+			if _, err := Resume(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, ErrInUse) {
+				t.Errorf("resumed while the VM has its disk open, though shut: %v", err)
+			}
+			must(t, source.Close())
 			job, err = Resume(t.Context(), at(b, "vm"), Options{})
 			must(t, err)
 			must(t, job.Wait(t.Context()))
