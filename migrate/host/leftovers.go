@@ -179,6 +179,9 @@ func (p *place) evict(ctx context.Context, host string, epoch uint64) {
 		return
 	}
 	files := append(append(paths(c.Disks), present(c.UEFIVariables)...), announced(&c)...)
+	for _, k := range c.Checkpoints { // what a disk grows from was open with it
+		files = append(files, paths(k.Disks)...)
+	}
 	for _, u := range c.Unmerged { // a merge may have had them open for writing
 		if files = append(files, u.Path); u.Child != "" {
 			files = append(files, u.Child)
