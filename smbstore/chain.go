@@ -44,10 +44,14 @@ type ParentError struct {
 
 func (e *ParentError) Error() string {
 	s := fmt.Sprintf("cannot open the parent of %s: %v", e.Child, e.Err)
-	if len(e.Tried) == 0 {
-		s += ": it names no place for it"
-	} else {
+	switch {
+	case len(e.Tried) > 0:
 		s += "; tried " + strings.Join(e.Tried, "; ")
+	case errors.Is(e.Err, ErrNoParent):
+		s += ": it names no place for it"
+	}
+	if errors.Is(e.Err, ErrSharing) {
+		return s // it is where it should be
 	}
 	return s + fmt.Sprintf("; where it lies is told by `lunless disk rebase --unsafe --parent PARENT %q`", e.Child.String())
 }

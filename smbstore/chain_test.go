@@ -272,6 +272,24 @@ func TestChainErrors(t *testing.T) {
 	}
 }
 
+// A parent that is in use is where it should be: nobody is sent to look for it.
+func TestParentInUse(t *testing.T) {
+	s := localStoreAt(t, t.TempDir())
+	newChain(t, s, 1, VHDX, "base.vhdx", "leaf.vhdx")
+	f, err := s.OpenFile("base.vhdx", ReadWrite|DenyWrite)
+	mustDo(t, err)
+	defer f.Close()
+	_, _, err = OpenDisk(t.Context(), s, "leaf.vhdx", DiskOptions{DenyWrite: true})
+	if !errors.Is(err, ErrSharing) {
+		t.Fatalf("got %v, want ErrSharing", err)
+	}
+	for _, text := range []string{"names no place", "rebase"} {
+		if strings.Contains(err.Error(), text) {
+			t.Errorf("the error says %q: %v", text, err)
+		}
+	}
+}
+
 func mustDo(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
