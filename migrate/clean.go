@@ -132,7 +132,8 @@ func (m *migration) evict(ctx context.Context, home smbstore.Store, epoch uint64
 	}
 	var disks []string
 	for _, f := range files {
-		if smbstore.IsDiskName(f.Name) {
+		// Raw disks and UEFI variables have any name: those are not copied as files.
+		if p := m.journal.file(f.Name); p == nil || p.Role != "" || smbstore.IsDiskName(f.Name) {
 			disks = append(disks, f.Name)
 		}
 	}
