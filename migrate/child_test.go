@@ -73,7 +73,7 @@ func child(role string) error {
 	case "resume":
 		job, err = Resume(ctx, to, o)
 	case "cancel":
-		return Cancel(ctx, to, o)
+		return undo(ctx, to, o)
 	case "live":
 		return liveChild(ctx, o)
 	default:

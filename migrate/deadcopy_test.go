@@ -29,7 +29,7 @@ func TestCancelOfDeadCopy(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); !killed(err) {
 				t.Fatalf("it was not killed: %v\n%s", err, out)
 			}
-			if err := Cancel(t.Context(), to.Join("vm"), Options{ToOptions: server.Options()}); err != nil {
+			if err := undo(t.Context(), to.Join("vm"), Options{ToOptions: server.Options()}); err != nil {
 				t.Error(err)
 			}
 			if exists(server.Dir, "ca", to.Path, "vm") {

@@ -333,7 +333,7 @@ func resumeKeeps(t *testing.T, cancelled bool) {
 		t.Error("the source is gone")
 	}
 	setFailpoint(t, func(string) {})
-	if err := Cancel(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, ErrTooLate) {
+	if err := undo(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, ErrTooLate) {
 		t.Errorf("cancelled: %v", err)
 	}
 	job, err = Resume(t.Context(), at(b, "vm"), Options{})

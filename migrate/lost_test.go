@@ -175,7 +175,7 @@ func TestStorageLostInTheSwitch(t *testing.T) {
 		gone.Store(false)
 		setFailpoint(t, func(string) {})
 		if cancelled {
-			must(t, Cancel(t.Context(), at(b, "vm"), Options{}))
+			must(t, undo(t.Context(), at(b, "vm"), Options{}))
 			continue
 		}
 		job, err = Resume(t.Context(), at(b, "vm"), Options{})

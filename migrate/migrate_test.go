@@ -72,6 +72,12 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// undo is Cancel without what it gives.
+func undo(ctx context.Context, destination smbstore.Location, o Options) error {
+	_, err := Cancel(ctx, destination, o)
+	return err
+}
+
 // content hashes everything a home owns: names, folders and bytes.
 func content(t testing.TB, home smbstore.Store) string {
 	t.Helper()

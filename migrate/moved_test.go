@@ -131,7 +131,7 @@ func TestJobIsClaimed(t *testing.T) {
 			once.Do(func() {
 				_, err := Resume(t.Context(), at(b, "vm"), Options{})
 				_, rerr := Resolve(t.Context(), at(b, "vm"), Options{})
-				errs = []error{err, rerr, Cancel(t.Context(), at(b, "vm"), Options{})}
+				errs = []error{err, rerr, undo(t.Context(), at(b, "vm"), Options{})}
 			})
 		}
 	})
@@ -188,12 +188,12 @@ func TestFailedJobIsLeft(t *testing.T) {
 		}
 	}
 	left("after the job")
-	if err := Cancel(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, smbstore.ErrSharing) {
+	if err := undo(t.Context(), at(b, "vm"), Options{}); !errors.Is(err, smbstore.ErrSharing) {
 		t.Errorf("cancelled: %v", err)
 	}
 	left("after another try")
 	keep.Store(false)
-	must(t, Cancel(t.Context(), at(b, "vm"), Options{}))
+	must(t, undo(t.Context(), at(b, "vm"), Options{}))
 	if exists(b, "vm") {
 		t.Error("the destination was left")
 	}

@@ -38,12 +38,12 @@ func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job
 
 // Cancel undoes the interrupted migration whose destination home is at the
 // location: the VM is the source's again, and the partial copy is removed. It
-// needs no room at the destination.
+// needs no room at the destination, and gives what the migration was.
 // Errors: ErrNoJob, ErrJobRunning (use the job's Cancel), ErrTooLate.
-func Cancel(ctx context.Context, destination smbstore.Location, o Options) error {
+func Cancel(ctx context.Context, destination smbstore.Location, o Options) (Status, error) {
 	m, err := reopen(ctx, destination, &o, true)
 	if err != nil {
-		return err
+		return Status{Destination: destination}, err
 	}
 	defer m.release()
 	defer m.ends.close()
@@ -53,9 +53,11 @@ func Cancel(ctx context.Context, destination smbstore.Location, o Options) error
 	}
 	if !errors.Is(err, ErrCancelled) {
 		m.leave(err)
-		return err
+		return m.journal.status(), err
 	}
-	return nil
+	s := m.journal.status()
+	s.Phase = Cancelled
+	return s, nil
 }
 
 // reopen opens both ends of the journal in a destination's home, and makes the

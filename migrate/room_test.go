@@ -127,7 +127,7 @@ func TestFullDestination(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		v, disk := filled(t)
 		disk.limit.Store(0)
-		must(t, Cancel(t.Context(), at(v.b, "vm"), Options{}))
+		must(t, undo(t.Context(), at(v.b, "vm"), Options{}))
 		must(t, v.at(v.a, v.b))
 		if r, err := record(v.a); err != nil || r.Epoch != 1 {
 			t.Errorf("%v %v", r, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"lunless/migrate"
 	"lunless/migrate/host"
 	"lunless/migrate/qemu"
 	"lunless/testdata/guest/vm"
@@ -121,5 +123,89 @@ func startHost(t *testing.T, data, storage string) {
 	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready "+filepath.Join(data, "host.sock")+"\n" {
 		t.Fatalf("the agent says %q, %v", line, err)
+	}
+}
+
+// migrateFrom runs `lunless migrate storage` in the background until its migration is in
+// a phase, whose id it gives; end waits for the command and gives what it said.
+func migrateFrom(t *testing.T, data string, phase migrate.Phase, args ...string) (id string, cmd *exec.Cmd, end func() (stderr string, code int)) {
+	t.Helper()
+	file, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.CommandContext(t.Context(), file, append([]string{"migrate", "storage", "web1", "--data", data}, args...)...)
+	said := &syncBuffer{}
+	cmd.Stderr = said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		cmd.Wait() // its status is looked at
+	}()
+	end = func() (string, int) {
+		<-ended
+		return said.String(), cmd.ProcessState.ExitCode()
+	}
+	for {
+		var list []host.Migration
+		if err := json.Unmarshal([]byte(must(t, "migrate", "list", "--data", data, "--json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range list {
+			if m.Phase == phase && !m.Ended {
+				return m.ID, cmd, end
+			}
+		}
+		select {
+		case <-ended:
+			t.Fatalf("the migration has ended: %s", said)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// The migration of a running VM is cancelled by its id: the command ends when it is
+// undone, and fails where it cannot be.
+func TestMigrateCancelJob(t *testing.T) {
+	t.Parallel()
+	data, err := os.MkdirTemp("", "h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage, to, image := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "image.raw")
+	if err := os.WriteFile(image, bytes.Repeat([]byte("no boot sector. "), 4<<20/16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startHost(t, data, storage)
+	must(t, "vm", "import", "web1", "--storage", storage, "--disk", image, "--memory", "16376K", "--firmware", "bios")
+	must(t, "vm", "start", "web1", "--data", data)
+	id, moving, end := migrateFrom(t, data, migrate.Copying, "--to", to, "--limit", "32K")
+	if err := moving.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if said, code := end(); code != 1 || !strings.Contains(said, "the migration goes on: `lunless migrate show "+id+"`") {
+		t.Errorf("interrupted, migrate storage ends with %d and says %q", code, said)
+	}
+	want := "web1 is at " + filepath.Join(storage, "web1") + ", as before (job " + id + "): nothing is left of its copy at " + filepath.Join(to, "web1") + "\n"
+	if out := must(t, "migrate", "cancel", id, "--data", data); out != want {
+		t.Errorf("migrate cancel says %q, want %q", out, want)
+	}
+	if _, err := os.Stat(filepath.Join(to, "web1")); err == nil {
+		t.Error("it is undone, and its copy is there")
+	}
+	var m host.Migration
+	if err := json.Unmarshal([]byte(must(t, "migrate", "cancel", id, "--data", data, "--json")), &m); err != nil || !m.Undone || m.ID != id {
+		t.Errorf("migrate cancel --json: %+v, %v", m, err)
+	}
+	id, _, end = migrateFrom(t, data, migrate.Keeping, "--to", to, "--grace", "1h")
+	out, said, code := lunless(t, "migrate", "cancel", id, "--data", data)
+	if code != 1 || out != "" || !strings.Contains(said, "cannot undo the migration of web1") || !strings.Contains(said, "has moved already") {
+		t.Errorf("cancelled too late: status %d, %q, %q", code, out, said)
+	}
+	if _, code := end(); code != 1 {
+		t.Errorf("migrate storage, cancelled too late, ends with %d", code)
 	}
 }

@@ -165,17 +165,17 @@ func migrateCancel() *cobra.Command {
 	c := &cobra.Command{Use: "cancel HOME|JOB", Short: "Undo a migration", Args: takes(1),
 		Long: `Undoes the interrupted migration whose destination home is named, or one that the
 host agent runs, by its id: the VM is the source's again and the partial copy is
-removed. Refused once the VM has moved.
+removed. It says so once that is done, and fails once the VM has moved; a migration
+of the host agent goes on being undone when this command is interrupted.
 
 A migration of the host that this machine's agent runs as is undone by the agent.
 While no agent runs, --name gives its name, if that is not this machine's.`,
-		Example: "  lunless migrate cancel smb://hv@fs2/vms/web1"}
+		Example: "  lunless migrate cancel smb://hv@fs2/vms/web1\n  lunless migrate cancel 2b6b1f8e-0c3e-4d55-9a40-6d5b6f3c1e77"}
 	agent, name := agentFlags(c), nameFlag(c)
 	options := jobFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if isJob(args[0]) {
-			m, err := agent.CancelMigration(c.Context(), args[0])
-			return printMigration(c, agent, m, err)
+			return cancelRunning(c, agent, args[0])
 		}
 		l, err := smbstore.ParseLocation(args[0])
 		if err != nil {
@@ -183,11 +183,19 @@ While no agent runs, --name gives its name, if that is not this machine's.`,
 		}
 		o := options()
 		if o.Host = *name; o.Host == "" {
-			if _, asked, err := askAgent(c.Context(), agent, l, o.ToOptions, true); asked {
-				return err
+			m, asked, err := askAgent(c.Context(), agent, l, o.ToOptions, true)
+			if asked {
+				if err != nil {
+					return err
+				}
+				return show(c, m, func(w io.Writer) { writeUndone(w, m.Status) })
 			}
 		}
-		return migrate.Cancel(c.Context(), l, o)
+		s, err := migrate.Cancel(c.Context(), l, o)
+		if err != nil {
+			return err
+		}
+		return show(c, s, func(w io.Writer) { writeUndone(w, s) })
 	}
 	return c
 }

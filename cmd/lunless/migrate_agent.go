@@ -59,22 +59,9 @@ func runsHere(ctx context.Context, agent *host.Client, vm string) (id string, ho
 // moveRunning has the agent move a VM, and shows how far it is. An interrupt leaves
 // it to the agent.
 func moveRunning(c *cobra.Command, agent *host.Client, vm string, q host.MigrateRequest) error {
-	var bar *progress
-	var phase migrate.Phase
-	m, err := agent.Migrate(c.Context(), vm, q, func(m host.Migration) {
-		if m.Phase != phase {
-			if bar != nil {
-				bar.done()
-			}
-			phase, bar = m.Phase, newProgress(string(m.Phase), size)
-		}
-		if m.Total > 0 {
-			bar.set(m.Done, m.Total)
-		}
-	})
-	if bar != nil {
-		bar.done()
-	}
+	tell, done := movingBars()
+	m, err := agent.Migrate(c.Context(), vm, q, tell)
+	done()
 	if c.Context().Err() != nil && m.ID != "" && !m.Ended {
 		return fmt.Errorf("the migration goes on: `lunless migrate show %s` says how far it is, `lunless migrate cancel %s` undoes it", m.ID, m.ID)
 	}
@@ -82,6 +69,49 @@ func moveRunning(c *cobra.Command, agent *host.Client, vm string, q host.Migrate
 		return err
 	}
 	return show(c, m, func(w io.Writer) { writeJob(w, m.Status) })
+}
+
+// movingBars show how far a migration of the agent is.
+func movingBars() (tell func(host.Migration), done func()) {
+	var bar *progress
+	var phase migrate.Phase
+	done = func() {
+		if bar != nil {
+			bar.done()
+		}
+	}
+	return func(m host.Migration) {
+		if m.Phase != phase {
+			done()
+			phase, bar = m.Phase, newProgress(string(m.Phase), size)
+		}
+		if m.Total > 0 {
+			bar.set(m.Done, m.Total)
+		}
+	}, done
+}
+
+// cancelRunning has the agent undo one of its migrations, and waits until that has
+// ended. An interrupt leaves it to the agent.
+func cancelRunning(c *cobra.Command, agent *host.Client, id string) error {
+	tell, done := movingBars()
+	m, err := agent.CancelMigration(c.Context(), id, tell)
+	done()
+	if c.Context().Err() != nil && m.ID != "" && !m.Ended {
+		return fmt.Errorf("the agent goes on undoing the migration: `lunless migrate show %s` says how far it is", id)
+	}
+	if err != nil {
+		return agentError(agent, err)
+	}
+	return show(c, m, func(w io.Writer) { writeUndone(w, m.Status) })
+}
+
+// writeUndone says where the VM of a migration is that was undone.
+func writeUndone(w io.Writer, s migrate.Status) {
+	fmt.Fprintf(w, "%s is at %s, as before (job %s): nothing is left of its copy at %s\n", s.Source.Base(), s.Source, s.ID, s.Destination)
+	if s.Phase != migrate.Cancelled {
+		fmt.Fprintf(w, "the migration had failed before: %s\n", s.Error)
+	}
 }
 
 // nameFlag is whose job it is, when that is not this machine's name.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lunless/migrate"
 )
 
 // Client asks the agent that runs with a data folder, or listens on a socket. A VM
@@ -124,22 +126,29 @@ func (c Client) Migrate(ctx context.Context, vm string, q MigrateRequest, progre
 	if err != nil {
 		return m, err
 	}
-	resp, err := c.do(ctx, http.MethodPost, vmPath(vm, "/migrate"), bytes.NewReader(b))
+	m, err = c.followed(ctx, http.MethodPost, vmPath(vm, "/migrate"), bytes.NewReader(b), progress)
+	if err == nil && m.Error != "" {
+		err = &agentError{m.Error, named(m.Kind)}
+	}
+	return m, err
+}
+
+// followed makes a request that is answered with where a migration stands, until it has
+// ended. It gives what was heard last.
+func (c Client) followed(ctx context.Context, method, path string, body io.Reader, progress func(Migration)) (m Migration, err error) {
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return m, err
 	}
 	defer resp.Body.Close()
 	for dec := json.NewDecoder(resp.Body); !m.Ended; {
-		m = Migration{}
-		if err := dec.Decode(&m); err != nil {
+		next := Migration{}
+		if err := dec.Decode(&next); err != nil {
 			return m, fmt.Errorf("the host agent has hung up (`lunless migrate list` shows what became of the migration): %w", err)
 		}
-		if progress != nil {
+		if m = next; progress != nil {
 			progress(m)
 		}
-	}
-	if m.Error != "" {
-		return m, &agentError{m.Error, named(m.Kind)}
 	}
 	return m, nil
 }
@@ -154,9 +163,20 @@ func (c Client) Migration(ctx context.Context, id string) (m Migration, err erro
 	return m, c.call(ctx, http.MethodGet, "/migrations/"+url.PathEscape(id), nil, &m)
 }
 
-// CancelMigration has one undo what it did; Migration tells whether it came in time.
-func (c Client) CancelMigration(ctx context.Context, id string) (m Migration, err error) {
-	return m, c.call(ctx, http.MethodDelete, "/migrations/"+url.PathEscape(id), nil, &m)
+// CancelMigration has one undo what it did, and calls progress, which may be nil, with
+// where it stands, until it has ended. It is an error if it is not undone then:
+// migrate.ErrTooLate where the VM has moved. If ctx ends first, the agent goes on.
+func (c Client) CancelMigration(ctx context.Context, id string, progress func(Migration)) (m Migration, err error) {
+	m, err = c.followed(ctx, http.MethodDelete, "/migrations/"+url.PathEscape(id), nil, progress)
+	if err != nil || m.Undone {
+		return m, err
+	}
+	e := &agentError{m.Error, named(m.Kind)}
+	if m.Error == "" {
+		e = &agentError{"it has ended, and the VM has moved", migrate.ErrTooLate}
+	}
+	e.text = fmt.Sprintf("cannot undo the migration of %s to %s: %s", m.VM, m.Destination, e.text)
+	return m, e
 }
 
 // SettleMigration has the agent finish, or undo, the unfinished migration of its host

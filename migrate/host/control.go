@@ -76,10 +76,11 @@ var kinds = []kind{
 	{"no-migration", ErrNoMigration, http.StatusNotFound},
 	{"same-place", migrate.ErrSamePlace, http.StatusConflict},
 	{"unfinished", migrate.ErrUnfinished, http.StatusConflict},
+	{"too-late", migrate.ErrTooLate, http.StatusConflict},
+	{"not-undone", migrate.ErrNotUndone, http.StatusConflict}, // what is cancelled may be this, or too late
 	{"cancelled", migrate.ErrCancelled, http.StatusConflict},
 	{"other-host", migrate.ErrOtherHost, http.StatusConflict},
 	{"no-job", migrate.ErrNoJob, http.StatusNotFound},
-	{"too-late", migrate.ErrTooLate, http.StatusConflict},
 	{"stopping", ErrStopping, http.StatusServiceUnavailable},
 }
 
@@ -146,7 +147,7 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("GET /migrations", c.migrations)
 	mux.HandleFunc("POST /migrations/settle", c.settle)
 	mux.HandleFunc("GET /migrations/{id}", c.onMigration(func(*migrate.Job) {}))
-	mux.HandleFunc("DELETE /migrations/{id}", c.onMigration((*migrate.Job).Cancel))
+	mux.HandleFunc("DELETE /migrations/{id}", c.withMigration(c.cancelMigration))
 	mux.HandleFunc("POST /migrations/{id}/pause", c.onMigration((*migrate.Job).Pause))
 	mux.HandleFunc("POST /migrations/{id}/unpause", c.onMigration((*migrate.Job).Unpause))
 	srv := &http.Server{Handler: endsAgent(mux), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return a.ctx }}

@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -92,7 +91,7 @@ func (c control) settle(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	answer(w, Migration{Status: s, Ended: true})
+	answer(w, Migration{Status: s, Ended: true, Undone: q.Undo})
 }
 
 func (a *Agent) settleByHand(ctx context.Context, q SettleRequest) (migrate.Status, error) {
@@ -112,11 +111,7 @@ func (a *Agent) settleByHand(ctx context.Context, q SettleRequest) (migrate.Stat
 		case <-ctx.Done():
 			return m.job.Status(), context.Cause(ctx)
 		}
-		err := m.job.Wait(ctx)
-		if errors.Is(err, migrate.ErrCancelled) {
-			err = nil
-		}
-		return m.job.Status(), err
+		return m.job.Status(), m.notUndone()
 	}
 	d, err := migrate.Show(ctx, q.Home, a.homeOptions())
 	if err != nil {
@@ -141,17 +136,45 @@ func (a *Agent) settleByHand(ctx context.Context, q SettleRequest) (migrate.Stat
 	return s, err
 }
 
+// notUndone is why a migration that was cancelled, and is over, is not undone; nil if
+// it is.
+func (m *move) notUndone() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.undone:
+		return nil
+	case m.err == nil:
+		return migrate.ErrTooLate
+	}
+	return m.err
+}
+
 // onMigration is a handler that does something with a migration, and answers with
 // where it stands.
 func (c control) onMigration(do func(*migrate.Job)) http.HandlerFunc {
+	return c.withMigration(func(w http.ResponseWriter, _ *http.Request, m *move) {
+		do(m.job)
+		answer(w, m.show())
+	})
+}
+
+// cancelMigration has a migration undo what it did, and answers as migrate does. A
+// client that hangs up changes nothing.
+func (c control) cancelMigration(w http.ResponseWriter, r *http.Request, m *move) {
+	m.job.Cancel()
+	c.follow(w, r, m)
+}
+
+// withMigration is a handler for the migration whose id is in the path.
+func (c control) withMigration(do func(http.ResponseWriter, *http.Request, *move)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c.a.mu.Lock()
 		moves := append([]*move(nil), c.a.moves...)
 		c.a.mu.Unlock()
 		for _, m := range moves {
 			if m.job.ID() == r.PathValue("id") {
-				do(m.job)
-				answer(w, m.show())
+				do(w, r, m)
 				return
 			}
 		}

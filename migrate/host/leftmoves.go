@@ -151,7 +151,7 @@ func (v *vm) moved(to smbstore.Location) error {
 func (a *Agent) settleMove(ctx context.Context, vm string, to smbstore.Location, undo bool) (migrate.Status, error) {
 	o := migrate.Options{SourceOptions: a.homeOptions(), ToOptions: a.homeOptions(), Host: a.cfg.Name, VM: vm}
 	if undo {
-		return migrate.Status{Destination: to, Phase: migrate.Cancelled}, migrate.Cancel(ctx, to, o)
+		return migrate.Cancel(ctx, to, o)
 	}
 	job, err := migrate.Resume(ctx, to, o)
 	if err != nil {

@@ -35,6 +35,8 @@ type Migration struct {
 	// error can be told by, "" for most.
 	Ended bool   `json:"ended"`
 	Kind  string `json:"kind,omitempty"`
+	// Undone: it has ended, the VM is where it was, and nothing is left of the copy.
+	Undone bool `json:"undone,omitempty"`
 }
 
 // move is a migration of one of the agent's VMs.
@@ -44,8 +46,9 @@ type move struct {
 	stop    context.CancelFunc // interrupts it
 	over    chan struct{}      // closed when all is seen to
 	changed chan struct{}      // gets a value, if it has room, when there is something new
-	mu      sync.Mutex
+	mu      sync.Mutex         // guards what follows
 	err     error
+	undone  bool // Migration.Undone
 }
 
 // destinationPatience is how long a destination may be silent before the move to it
@@ -202,7 +205,7 @@ func (r *run) seeMove(mv *move) {
 		}
 		r.left(mv, err == nil)
 	}
-	undone := r.v.location().Equal(mv.job.Status().Source) && !errors.Is(err, migrate.ErrNotUndone) && !errors.Is(err, migrate.ErrInDoubt)
+	undone := err != nil && r.v.location().Equal(mv.job.Status().Source) && !errors.Is(err, migrate.ErrNotUndone) && !errors.Is(err, migrate.ErrInDoubt)
 	if err == nil || undone {
 		if err := r.v.remember(func(k *kept) { k.Moving = smbstore.Location{} }); err != nil {
 			r.v.a.log.Error("the host's state", "error", err)
@@ -212,7 +215,7 @@ func (r *run) seeMove(mv *move) {
 		r.v.a.wg.Go(r.v.finishMoves)
 	}
 	mv.mu.Lock()
-	mv.err = err
+	mv.err, mv.undone = err, undone && !errors.Is(err, smbstore.ErrTaken)
 	mv.mu.Unlock()
 	r.mu.Lock()
 	r.job = nil
@@ -314,8 +317,8 @@ func (m *move) show() Migration {
 	s := Migration{VM: m.v.name(), Status: m.job.Status()}
 	select {
 	case <-m.over:
-		s.Ended = true
 		m.mu.Lock()
+		s.Ended, s.Undone = true, m.undone
 		if m.err != nil {
 			s.Error, s.Kind = m.err.Error(), kindOf(m.err).name
 		}

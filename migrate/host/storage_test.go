@@ -29,8 +29,10 @@ func TestStorageMovesUnderGuest(t *testing.T) {
 	c := h.console("web1")
 	defer c.Close()
 	cancelled(t, h, local, func(m Migration) {
-		_, err := h.CancelMigration(h.ctx, m.ID)
-		h.must(err)
+		m, err := h.CancelMigration(h.ctx, m.ID, nil)
+		if err != nil || !m.Ended || !m.Undone || m.Phase != migrate.Cancelled || exists(local.Path, "web1") {
+			t.Errorf("cancelled: %+v, %v", m, err)
+		}
 	})
 	cancelled(t, h, local, func(Migration) {
 		h.kill()
