@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // TestCommands walks all commands: each says what it does and shows how, each
@@ -84,6 +89,52 @@ func TestExamplesParse(t *testing.T) {
 		}
 	}
 	walk(newRoot())
+}
+
+// TestNegativeFlags gives each flag that takes a number a negative one.
+func TestNegativeFlags(t *testing.T) {
+	seen := map[string]bool{}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.PersistentPreRunE != nil && c.HasParent() {
+			t.Errorf("%s: its PersistentPreRunE replaces that of all commands", c.CommandPath())
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			bad := map[string]string{"duration": "-5s", "int": "-5", "int64": "-5", "uint64": "-5", "size": "-5M"}[f.Value.Type()]
+			if bad == "" {
+				if !slices.Contains([]string{"string", "stringArray", "stringSlice", "bool"}, f.Value.Type()) {
+					t.Errorf("%s: --%s takes a %s, which is not known here", c.CommandPath(), f.Name, f.Value.Type())
+				}
+				return
+			}
+			seen[f.Name] = true
+			args := append(strings.Fields(c.CommandPath())[1:], "--"+f.Name+"="+bad)
+			for _, word := range strings.Fields(c.Use)[1:] {
+				if strings.ToUpper(word) != word || strings.ContainsAny(word, "[(") {
+					break
+				}
+				args = append(args, "x")
+			}
+			root := newRoot()
+			root.SetArgs(args)
+			root.SetOut(io.Discard)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // were it taken, nothing comes of it
+			err := root.ExecuteContext(ctx)
+			if usage := (usageError{}); !errors.As(err, &usage) || !strings.Contains(err.Error(), "--"+f.Name) {
+				t.Errorf("lunless %q: %v", args, err)
+			}
+		})
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
+	for _, name := range []string{"grace", "timeout", "limit", "parallel", "storage-patience", "linger", "connections"} {
+		if !seen[name] {
+			t.Errorf("no command has --%s", name)
+		}
+	}
 }
 
 func TestByteSize(t *testing.T) {

@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit statuses.
@@ -80,7 +82,9 @@ Exit status: 0 done, 1 failed, 2 wrong usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          subcommandOnly,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		// Commands have none of their own, in whose favour cobra would leave this one out.
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return notNegative(c) },
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
@@ -107,6 +111,19 @@ func subcommandOnly(c *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("`%s` has no subcommand %q (see `%s --help`)", c.CommandPath(), args[0], c.CommandPath())}
 	}
 	return nil
+}
+
+// notNegative refuses durations and counts below zero: no flag has a meaning for them.
+func notNegative(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		switch f.Value.Type() {
+		case "duration", "int", "int64":
+			if s := f.Value.String(); err == nil && strings.HasPrefix(s, "-") {
+				err = usageError{fmt.Errorf("--%s %s: it cannot be negative (see `%s --help`)", f.Name, s, c.CommandPath())}
+			}
+		}
+	})
+	return err
 }
 
 // takes is a command's number of arguments, with the wrong number a usage error.
