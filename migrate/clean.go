@@ -309,7 +309,7 @@ func (m *migration) undo(ctx context.Context) error {
 		return err
 	}
 	for _, i := range infos {
-		if i.Name == JournalName {
+		if i.Name == JournalName || m.unclaim != nil && i.Name == claimName() {
 			continue
 		}
 		if err := removeEither(m.ends.dst, i.Name, i.Dir); err != nil {
@@ -317,8 +317,23 @@ func (m *migration) undo(ctx context.Context) error {
 		}
 		failpoint("cancel-removed-entry")
 	}
-	if err := m.ends.into.RemoveAll(m.ends.dstName); err != nil {
+	if err := m.removeDestination(); err != nil {
 		return fmt.Errorf("the VM is where it was; the rest of its copy could not be removed: %w", err)
 	}
 	return errors.Join(ErrCancelled, m.ends.into.SyncDir(""))
+}
+
+// removeDestination removes the destination's folder with the journal, which goes before
+// what keeps others from the job. Somebody who has found the journal a moment ago may be
+// making a file there just now, and removes it.
+func (m *migration) removeDestination() error {
+	if err := removeEither(m.ends.dst, JournalName, false); err != nil {
+		return err
+	}
+	for until := time.Now().Add(claimWait); ; time.Sleep(20 * time.Millisecond) {
+		err := m.ends.into.RemoveAll(m.ends.dstName)
+		if !errors.Is(err, smbstore.ErrNotEmpty) || time.Now().After(until) {
+			return err
+		}
+	}
 }

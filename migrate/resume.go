@@ -21,13 +21,12 @@ func Resume(ctx context.Context, destination smbstore.Location, o Options) (*Job
 		return nil, err
 	}
 	if err := m.reconcile(ctx); err != nil {
-		defer m.release()
 		m.leave(err)
-		return nil, errors.Join(err, m.ends.close())
+		m.letGo()
+		return nil, err
 	}
 	return start(ctx, m.journal.status(), &o, func(ctx context.Context, j *Job) error {
-		defer m.release()
-		defer m.ends.close()
+		defer m.letGo()
 		err := m.run(ctx, j, nil)
 		if errors.Is(err, ErrCancelled) {
 			return err
@@ -45,8 +44,7 @@ func Cancel(ctx context.Context, destination smbstore.Location, o Options) (Stat
 	if err != nil {
 		return Status{Destination: destination}, err
 	}
-	defer m.release()
-	defer m.ends.close()
+	defer m.letGo()
 	err = ErrTooLate
 	if m.journal.Phase != Cleaning {
 		err = m.undo(ctx)
@@ -89,7 +87,6 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo
 			release()
 		}
 	}()
-	jl.adopt()
 	// The journal's own location may name a user the caller did not give.
 	if destination.User == "" {
 		destination.User = jl.Destination.User
@@ -103,11 +100,7 @@ func reopen(ctx context.Context, destination smbstore.Location, o *Options, undo
 		err = nil // it is gone already
 	}
 	if err == nil {
-		err = jl.write(e.dst)
-		if errors.Is(err, smbstore.ErrNoSpace) && (undo || jl.Phase == Cancelling) {
-			err = nil
-		}
-		err = m.leadFull(err)
+		err = m.leadFull(m.takeUp(ctx, undo))
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())

@@ -37,6 +37,7 @@ type migration struct {
 	journal *Journal
 	home    *smbstore.Home // the source
 	release func()         // lets others in this process have the job
+	unclaim func() error   // removes what keeps other processes from it; nil for most (takeUp)
 }
 
 // prepare checks what can be checked and claims the destination's folder.
