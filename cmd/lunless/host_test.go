@@ -16,6 +16,7 @@ import (
 	"lunless/migrate"
 	"lunless/migrate/host"
 	"lunless/migrate/qemu"
+	"lunless/migrate/qemu/qmp"
 	"lunless/testdata/guest/vm"
 )
 
@@ -62,6 +63,10 @@ func TestHostCommands(t *testing.T) {
 	if out := must(t, "host", "list", "--data", data); !strings.Contains(out, "web1") || !strings.Contains(out, "running") {
 		t.Errorf("host list says %q", out)
 	}
+	pause(t, data, v.ID)
+	if out := must(t, "vm", "start", "web1", "--data", data); out != "web1 was paused, and goes on\n" {
+		t.Errorf("vm start of a guest that is paused says %q", out)
+	}
 	if out := must(t, "vm", "stop", "web1", "--save", "--data", data); out != "web1 is saved\n" {
 		t.Errorf("vm stop --save says %q", out)
 	}
@@ -71,6 +76,22 @@ func TestHostCommands(t *testing.T) {
 	}
 	if _, errs, code := lunless(t, "vm", "console", "web1", "--data", data); code != 1 || !strings.Contains(errs, "cannot open the console of web1") {
 		t.Errorf("the console of a VM that is off: status %d, %s", code, errs)
+	}
+}
+
+// pause pauses a guest on the monitor that is for people, and waits until its host knows.
+func pause(t *testing.T, data, id string) {
+	t.Helper()
+	monitor, err := qmp.Dial(t.Context(), filepath.Join(data, "run", id, "monitor.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer monitor.Close()
+	if err := monitor.Execute(t.Context(), "stop", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(must(t, "host", "list", "--data", data), "paused") {
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -92,14 +113,15 @@ func setVM(t *testing.T, data, storage string) {
 	must(t, "vm", "set", "web1", "--cpus", "1", "--memory", "131064K", "--storage-trouble", "pause", "--storage-patience", "0s", "--data", data)
 }
 
-// startHost runs an agent until the test ends, with its guests.
-func startHost(t *testing.T, data, storage string) {
+// startHost runs an agent until the test ends, with its guests. Two at a time need names
+// of their own.
+func startHost(t *testing.T, data, storage string, flags ...string) {
 	t.Helper()
 	file, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(file, "host", "run", "--data", data, "--storage", storage, "--accel", "tcg", "--log-level", "error")
+	cmd := exec.Command(file, append([]string{"host", "run", "--data", data, "--storage", storage, "--accel", "tcg", "--log-level", "error"}, flags...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -179,9 +201,9 @@ func TestMigrateCancelJob(t *testing.T) {
 	if err := os.WriteFile(image, bytes.Repeat([]byte("no boot sector. "), 4<<20/16), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	startHost(t, data, storage)
+	startHost(t, data, storage, "--name", "hv-"+filepath.Base(data))
 	must(t, "vm", "import", "web1", "--storage", storage, "--disk", image, "--memory", "16376K", "--firmware", "bios")
-	must(t, "vm", "start", "web1", "--data", data)
+	must(t, "vm", "start", "web1", "--take-over", "--data", data) // this machine's name is not the host's
 	id, moving, end := migrateFrom(t, data, migrate.Copying, "--to", to, "--limit", "32K")
 	if err := moving.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,10 @@ func vmStart() *cobra.Command {
 	c := &cobra.Command{Use: "start VM", Short: "Start a VM on this host", Args: takes(1),
 		Long: `Starts a VM under the host agent. It is refused while another host owns the VM;
 --take-over is an administrator's word that this host shall have it: the other one's
-guest, if it still runs, loses its disks.` + addressed,
+guest, if it still runs, loses its disks.
+
+A guest that was paused on its monitor goes on. One that stands for its storage does
+so by itself when that works again: the command says what it waits for.` + addressed,
 		Example: `  lunless vm start web1
   lunless vm start smb://hv@fs1/vms/web1 --take-over`}
 	agent := agentFlags(c)
@@ -27,7 +30,12 @@ guest, if it still runs, loses its disks.` + addressed,
 	c.Flags().BoolVar(&q.TakeOver, "take-over", false, "take it from the host that owns it")
 	c.Flags().BoolVar(&q.DiscardState, "discard-state", false, "boot a saved guest, whose state is lost")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		before, _ := agent.Show(c.Context(), args[0]) // what is wrong the start says too
 		v, err := agent.Start(c.Context(), args[0], q)
+		if err == nil && before.State == host.Paused && !wantJSON(c) {
+			fmt.Fprintf(c.OutOrStdout(), "%s was paused, and goes on\n", v.Name)
+			return nil
+		}
 		return printVM(c, agent, v, err)
 	}
 	return c

@@ -23,7 +23,8 @@ type StartRequest struct {
 	DiscardState bool `json:"discardState,omitempty"`
 }
 
-// start starts the VM. On an error it is off, and this host may be its owner.
+// start starts the VM, or has one go on that is paused. On an error it is as it was, and
+// this host may be its owner.
 func (v *vm) start(ctx context.Context, q StartRequest) error {
 	done, err := v.begin(ctx)
 	if err != nil {
@@ -34,11 +35,14 @@ func (v *vm) start(ctx context.Context, q StartRequest) error {
 		return v.fail("start", ErrStopping)
 	}
 	v.mu.Lock()
-	busy := v.run != nil || v.kept.Running
-	was, why := v.state, v.reason
+	r, left := v.run, v.kept.Running
+	was, why, all := v.state, v.reason, v.describe()
 	v.mu.Unlock()
-	if busy {
-		return v.fail("start", fmt.Errorf("%w already (%s)", ErrRunning, was))
+	if r != nil && !q.DiscardState {
+		return v.fail("start", r.unpause(ctx))
+	}
+	if r != nil || left {
+		return v.fail("start", fmt.Errorf("%w already (%s)", ErrRunning, all))
 	}
 	v.set(Starting, "")
 	if err := v.startNow(ctx, q); err != nil {

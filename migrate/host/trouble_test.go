@@ -125,6 +125,7 @@ func TestStorageTrouble(t *testing.T) {
 	if v := h.await("web1", Paused); !strings.Contains(v.Reason, "has not answered for 1s") {
 		t.Errorf("the share is silent: it says %q", v.Reason)
 	}
+	h.startRefused("web1", "has not answered for 1s")
 	v, err := h.Stop(h.ctx, "web1", StopRequest{Force: true})
 	h.must(err)
 	if v.State != Stopped || !strings.Contains(v.Reason, "had not flushed is lost") {
@@ -196,6 +197,7 @@ func (h *rig) full(c *guest.Console, on *fullServer, at smbstore.Location) {
 	if v := h.await("web1", Paused); !strings.Contains(v.Reason, smbstore.ErrNoSpace.Error()) {
 		h.t.Errorf("the share is full still: it says %q", v.Reason)
 	}
+	h.startRefused("web1", "make room there")
 	on.full.Store(false)
 	room := time.Now()
 	h.await("web1", Running)
