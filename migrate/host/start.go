@@ -46,6 +46,9 @@ func (v *vm) start(ctx context.Context, q StartRequest) error {
 	}
 	v.set(Starting, "")
 	if err := v.startNow(ctx, q); err != nil {
+		if v.isForced() && was != SavedOff {
+			was, why = Stopped, "its start was cut short by force"
+		}
 		v.set(was, why)
 		return v.fail("start", err)
 	}
@@ -63,7 +66,7 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 	resuming := func(k *kept) {}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.close(), v.remember(func(k *kept) { k.Running = false; resuming(k) }))
+			err = errors.Join(err, r.close(), v.remember(func(k *kept) { k.Running, k.Starting = false, false; resuming(k) }))
 		}
 	}()
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
@@ -78,7 +81,7 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 	}
 	// From here on a QEMU may be there that an agent after this one has to find.
 	err = v.remember(func(k *kept) {
-		k.Running, k.Ended, k.Saved = true, "", false
+		k.Running, k.Starting, k.Ended, k.Saved = true, true, "", false
 		if c.Saved != nil && k.Doing == "" {
 			// One that has its state and does not run yet looks as if it was paused.
 			k.Doing = "a start from a saved state"
@@ -118,7 +121,11 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 		return errors.Join(err, m.Kill(context.WithoutCancel(ctx)))
 	}
 	v.follow(r)
-	if err := v.remember(resuming); err != nil {
+	err = v.remember(func(k *kept) {
+		resuming(k)
+		k.Starting = false
+	})
+	if err != nil {
 		v.a.log.Error("the host's state", "error", err) // the next agent finds a guest that runs
 	}
 	return nil
@@ -251,20 +258,30 @@ func (v *vm) followAgain(r *run, c *smbstore.Config, paused bool) {
 		cancel()
 	}
 	v.follow(r)
-	if v.cutShort() != "" { // the home is tidy, and the guest goes on
-		if err := v.remember(func(k *kept) { k.Doing = "" }); err != nil {
+	if v.cutShort() != "" || v.isStarting() { // the home is tidy, and the guest goes on
+		if err := v.remember(func(k *kept) { k.Doing, k.Starting = "", false }); err != nil {
 			v.a.log.Error("the host's state", "error", err)
 		}
 	}
 }
 
+// isStarting tells that a start is under way, or was cut.
+func (v *vm) isStarting() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.kept.Starting
+}
+
 // off is the VM's state once nothing runs any more.
 func (v *vm) off(s State, reason string) {
+	if v.isForced() && s == Crashed {
+		s, reason = Stopped, byForce
+	}
 	v.mu.Lock()
 	v.run = nil
 	v.mu.Unlock()
 	err := v.remember(func(k *kept) {
-		k.Running, k.Standing, k.Ended, k.Saved = false, false, "", s == SavedOff
+		k.Running, k.Starting, k.Standing, k.Ended, k.Saved = false, false, false, "", s == SavedOff
 		if s == Crashed {
 			k.Ended = reason
 		}

@@ -39,6 +39,8 @@ type kept struct {
 	// those of migrations that were cut, or failed, which are to be seen to.
 	Moving smbstore.Location   `json:"moving,omitzero"`
 	Left   []smbstore.Location `json:"left,omitempty"`
+	// Starting: a start is under way, and the guest not known to run.
+	Starting bool `json:"starting,omitempty"`
 	// Doing is the operation under way that leaves something if it is cut.
 	Doing string `json:"doing,omitempty"`
 	// Merging: the home may have images of removed checkpoints to be merged.

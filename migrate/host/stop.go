@@ -34,7 +34,7 @@ func (v *vm) stop(ctx context.Context, q StopRequest) error {
 	late := fmt.Errorf("the guest has not powered itself off within %v: see `lunless vm console %s`, or give --force", q.Timeout, v.name())
 	if r != nil && q.Force {
 		// Whatever else is under way: it fails, or waits for what does not come.
-		r.end(ending{state: Stopped, forced: true, reason: "ended by force: what the guest had not flushed is lost, as by a loss of power"})
+		r.end(ending{state: Stopped, forced: true, reason: byForce})
 		late = fmt.Errorf("its QEMU is being ended, and has not let go of its disks within %v: `lunless vm show %s` says what it waits for", q.Timeout, v.name())
 	} else {
 		var err error
@@ -71,14 +71,32 @@ func (v *vm) press(ctx context.Context) (*run, error) {
 	return r, r.machine.Load().Powerdown(ctx)
 }
 
-// stopLeft ends a guest that this agent could not take over yet.
+// byForce is the reason of a VM that was ended so.
+const byForce = "ended by force: what the guest had not flushed is lost, as by a loss of power"
+
+// isForced tells that a guest is being ended by force which this agent does not follow.
+func (v *vm) isForced() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.forced
+}
+
+func (v *vm) setForced(yes bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.forced = yes
+}
+
+// stopLeft ends a guest that this agent could not take over yet, or is starting.
 func (v *vm) stopLeft(ctx context.Context) error {
+	v.setForced(true)
+	defer v.setForced(false)
 	if err := qemu.KillAt(ctx, v.a.runtimeDir(v.kept.ID)); err != nil && !errors.Is(err, qemu.ErrGone) {
 		return err
 	}
 	for range 100 {
 		v.mu.Lock()
-		left := v.kept.Running
+		left := v.kept.Running || v.state == Starting || v.state == InDoubt // until it is known what it is
 		v.mu.Unlock()
 		if !left {
 			return nil

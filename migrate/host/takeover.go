@@ -42,7 +42,11 @@ func (v *vm) takeOver() {
 			if m != nil {
 				m.Close()
 			}
-			v.off(Crashed, fmt.Sprintf("its QEMU ended while no agent ran: %v", err))
+			if v.isStarting() {
+				v.off(Stopped, "its start was cut short: the agent ended before the guest was known to run")
+			} else {
+				v.off(Crashed, fmt.Sprintf("its QEMU ended while no agent ran: %v", err))
+			}
 			return
 		case foreign(err):
 			v.lose(m, err)

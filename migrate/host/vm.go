@@ -73,6 +73,7 @@ type vm struct {
 	reason string
 	since  time.Time
 	run    *run // nil while it does not run, or nobody knows
+	forced bool // its QEMU is being ended by force, without a run
 	// leftovers are in the home; finishing tells that somebody sees to kept.Left, with
 	// the last error of each.
 	leftovers  []string
