@@ -65,23 +65,38 @@ func (c *copier) run(ctx context.Context) error {
 	return c.journal.write(c.dst)
 }
 
-// file copies one file from where the journal says.
-func (c *copier) file(ctx context.Context, f *FileState) (err error) {
+// maxCopies bounds how often a file is copied because its server lost it.
+const maxCopies = 10
+
+// file copies one file from where the journal says. What a server that went down had
+// copied itself is copied again from the last sync on.
+func (c *copier) file(ctx context.Context, f *FileState) error {
+	for try := 1; ; try++ {
+		told, err := c.fileOnce(ctx, f)
+		if !errors.Is(err, smbstore.ErrCopyLost) || try == maxCopies || ctx.Err() != nil {
+			return err
+		}
+		c.job.resumed(-told)
+	}
+}
+
+// fileOnce gives how many bytes of the file the job was told of.
+func (c *copier) fileOnce(ctx context.Context, f *FileState) (told int64, err error) {
 	flags := smbstore.ReadWrite | smbstore.Create
 	if f.Copied == 0 {
 		flags |= smbstore.Truncate // it may hold what the source held before it changed
 	} else if st, err := c.dst.Stat(f.Name); err == nil && st.Size == f.Size && f.Copied == f.Size {
 		c.job.resumed(f.Size)
-		return nil
+		return f.Size, nil
 	}
 	src, err := c.src.OpenFile(f.Name, smbstore.Read)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer src.Close()
 	dst, err := c.dst.OpenFile(f.Name, flags)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() {
 		if cerr := dst.Close(); err == nil {
@@ -89,33 +104,34 @@ func (c *copier) file(ctx context.Context, f *FileState) (err error) {
 		}
 	}()
 	if size, err := dst.Size(); err != nil {
-		return err
+		return 0, err
 	} else if size < f.Copied {
 		f.Copied, f.Verified = 0, false // the destination lost what it had
 		if err := dst.Truncate(0); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := dst.Truncate(f.Size); err != nil {
-		return err
+		return 0, err
 	}
 	c.job.resumed(f.Copied)
-	if err := c.ranges(ctx, f, src, dst); err != nil {
-		return err
+	p := newPair(src, dst)
+	p.told.Store(f.Copied)
+	if err := c.ranges(ctx, f, p); err != nil {
+		return p.told.Load(), err
 	}
 	if err := dst.Sync(); err != nil {
-		return err
+		return p.told.Load(), err
 	}
 	f.Copied = f.Size
-	return nil
+	return p.told.Load(), nil
 }
 
 // window is how many bytes are copied between two looks at the clock.
 const window = 64 * copyChunk
 
 // ranges copies window by window; the journal learns of whole windows only.
-func (c *copier) ranges(ctx context.Context, f *FileState, src, dst smbstore.File) error {
-	p := newPair(src, dst)
+func (c *copier) ranges(ctx context.Context, f *FileState, p *pair) error {
 	last := time.Now()
 	for off := f.Copied - f.Copied%copyChunk; off < f.Size; {
 		n := min(window, f.Size-off)
@@ -125,7 +141,7 @@ func (c *copier) ranges(ctx context.Context, f *FileState, src, dst smbstore.Fil
 		off += n
 		failpoint("copied-window")
 		if time.Since(last) >= journalEvery && off < f.Size {
-			if err := dst.Sync(); err != nil {
+			if err := p.dst.Sync(); err != nil {
 				return err
 			}
 			f.Copied = off
@@ -144,6 +160,7 @@ func (c *copier) window(ctx context.Context, p *pair, off, n int64) error {
 	g.SetLimit(maxParallel)
 	visit := func(e block.Extent) error {
 		if e.State != block.Data {
+			p.told.Add(e.Length)
 			c.job.hole(e.Length, true)
 			return ctx.Err()
 		}
@@ -165,7 +182,8 @@ func (c *copier) window(ctx context.Context, p *pair, off, n int64) error {
 // pair is a file at both ends.
 type pair struct {
 	src, dst     smbstore.File
-	serverCopies atomic.Bool // until it turns out that the server does not
+	serverCopies atomic.Bool  // until it turns out that the server does not
+	told         atomic.Int64 // bytes that the job was told of
 }
 
 func newPair(src, dst smbstore.File) *pair {
@@ -228,6 +246,7 @@ func (c *copier) atServer(ctx context.Context, p *pair, off, n int64) (done bool
 	m, err := p.dst.(block.RangeCopier).CopyFrom(p.src, off, off, n)
 	switch {
 	case err == nil && m == n:
+		p.told.Add(n)
 		c.job.advance(n, 0)
 		return true, nil
 	case err != nil && !errors.Is(err, block.ErrNotSupported):
@@ -252,6 +271,7 @@ func (c *copier) through(ctx context.Context, p *pair, off, n int64) error {
 		return err
 	}
 	if block.IsZero(b) {
+		p.told.Add(n)
 		c.job.advance(0, n)
 		return nil
 	}
@@ -259,6 +279,7 @@ func (c *copier) through(ctx context.Context, p *pair, off, n int64) error {
 		return err
 	}
 	moved = n
+	p.told.Add(n)
 	c.job.advance(n, 0)
 	return nil
 }

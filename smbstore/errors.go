@@ -47,6 +47,9 @@ var (
 	ErrUnreachable = errors.New("server cannot be reached")
 	// ErrReplaced: after reconnecting, the name leads to another file than before.
 	ErrReplaced = errors.New("the file was replaced while the connection was down")
+	// ErrCopyLost: the server forgot a file before it was synced, and may have lost
+	// what it had copied there itself since the last Sync (block.ErrFailed).
+	ErrCopyLost = errors.New("the server lost the file before what it had copied was synced")
 	// ErrStoreClosed: the store was closed.
 	ErrStoreClosed = errors.New("store is closed")
 )

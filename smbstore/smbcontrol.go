@@ -115,7 +115,7 @@ const offloadUnit = 4096
 // server has no such thing.
 //
 // The bytes never come here, so that they cannot be written again after a lost
-// handle: if it is lost before the next Sync, that Sync fails for good.
+// handle: if it is lost before the next Sync, that Sync fails for good (ErrCopyLost).
 func (f *smbFile) CopyFrom(src block.File, srcOff, dstOff, n int64) (int64, error) {
 	s, ok := src.(*smbFile)
 	if !ok || !s.store.loc.SameServer(f.store.loc) || srcOff < 0 || dstOff < 0 || n < 0 {

@@ -38,7 +38,8 @@ type smbFile struct {
 	stable bool   // the handle is persistent
 	closed bool
 
-	failed atomic.Bool // a flush failed for good, or what cannot be repeated may be lost
+	failed   atomic.Bool // a flush failed for good, or what cannot be repeated may be lost
+	copyLost atomic.Bool // it failed for the latter alone
 
 	// Changes that are not in the log, counted from the file's opening: done, and
 	// covered by a Sync.
@@ -117,6 +118,9 @@ func (f *smbFile) reopen(old *client.File, deadline time.Time) error {
 		h, err := f.openAgain()
 		if err == nil && f.dirty() {
 			if f.unloggedDone.Load() > f.unloggedSynced.Load() {
+				if !f.failed.Load() {
+					f.copyLost.Store(true)
+				}
 				f.failed.Store(true)
 			}
 			if err = f.replay(h); err != nil {
@@ -238,14 +242,14 @@ func (f *smbFile) WriteAt(p []byte, off int64) (int, error) {
 // reported a failure the file stays failed.
 func (f *smbFile) Sync() error {
 	if f.failed.Load() {
-		return f.wrap("sync", block.ErrFailed)
+		return f.wrap("sync", f.failure())
 	}
 	err := f.io("sync", func(h *client.File) error {
 		f.logMu.Lock()
 		covered, unlogged := f.logStart+len(f.log), f.unloggedDone.Load()
 		f.logMu.Unlock()
 		if f.failed.Load() {
-			return block.ErrFailed
+			return f.failure()
 		}
 		if err := h.Flush(f.store.ctx); err != nil {
 			return err
@@ -260,6 +264,14 @@ func (f *smbFile) Sync() error {
 		}
 	}
 	return err
+}
+
+// failure is what a Sync of a failed file says.
+func (f *smbFile) failure() error {
+	if f.copyLost.Load() {
+		return fmt.Errorf("%w: %w", block.ErrFailed, ErrCopyLost)
+	}
+	return block.ErrFailed
 }
 
 func (f *smbFile) Truncate(size int64) error {
