@@ -83,7 +83,8 @@ func vmClaim() *cobra.Command {
 	c := &cobra.Command{Use: "claim VM", Short: "Make this host a VM's owner", Args: takes(1),
 		Long: `An administrator's word that this host owns the VM, whoever its record names: for
 one whose host is gone for good. The epoch grows, so that an owner who comes back
-finds that he is none any more.` + addressed,
+finds that he is none any more. Of a VM with two homes (a copy, a restored backup)
+the one whose location is given is the VM from then on, and the other is told so.` + addressed,
 		Example: "  lunless vm claim smb://hv@fs1/vms/web1 --yes"}
 	agent := agentFlags(c)
 	sure := c.Flags().Bool("yes", false, "claim without being asked (required)")

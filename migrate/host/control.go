@@ -58,6 +58,9 @@ var kinds = []kind{
 	{"no-vm", ErrNoVM, http.StatusNotFound},
 	{"not-home", smbstore.ErrNotHome, http.StatusNotFound},
 	{"ambiguous", ErrAmbiguous, http.StatusConflict},
+	{"two-homes", ErrTwoHomes, http.StatusConflict},
+	{"old-home", ErrOldHome, http.StatusConflict},
+	{"in-doubt", ErrInDoubt, http.StatusConflict},
 	{"running", ErrRunning, http.StatusConflict},
 	{"not-running", ErrNotRunning, http.StatusConflict},
 	{"saved", ErrSaved, http.StatusConflict},
@@ -141,7 +144,7 @@ func (a *Agent) serveAPI() (stop func(), failed <-chan error, err error) {
 	mux.HandleFunc("POST /vms/{vm}/checkpoints", command(c, (*vm).checkpoint))
 	mux.HandleFunc("POST /vms/{vm}/checkpoints/restore", command(c, (*vm).restore))
 	mux.HandleFunc("POST /vms/{vm}/checkpoints/remove", command(c, (*vm).removeCheckpoint))
-	mux.HandleFunc("POST /vms/{vm}/claim", command(c, func(v *vm, ctx context.Context, _ struct{}) error { return v.claim(ctx) }))
+	mux.HandleFunc("POST /vms/{vm}/claim", command(c, func(v *vm, ctx context.Context, _ claimRequest) error { return v.claim(ctx) }))
 	mux.HandleFunc("POST /vms/{vm}/console", c.console)
 	mux.HandleFunc("POST /vms/{vm}/migrate", c.migrate)
 	mux.HandleFunc("GET /migrations", c.migrations)
@@ -210,7 +213,7 @@ func (c control) list(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c control) show(w http.ResponseWriter, r *http.Request) {
-	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	v, err := c.a.look(r.Context(), r.PathValue("vm"))
 	if err != nil {
 		refuse(w, err)
 		return
@@ -219,7 +222,7 @@ func (c control) show(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c control) checkpoints(w http.ResponseWriter, r *http.Request) {
-	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	v, err := c.a.look(r.Context(), r.PathValue("vm"))
 	var l Checkpoints
 	if err == nil {
 		l, err = v.checkpoints(r.Context())
@@ -240,7 +243,11 @@ func command[Q any](c control, do func(*vm, context.Context, Q) error) http.Hand
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		v, err := c.a.find(r.Context(), r.PathValue("vm"))
+		by := byRecord
+		if says, ok := any(q).(authorized); ok {
+			by = says.authority()
+		}
+		v, err := c.a.find(r.Context(), r.PathValue("vm"), by)
 		if err == nil {
 			err = do(v, r.Context(), q)
 		}
@@ -294,7 +301,7 @@ func refuse(w http.ResponseWriter, err error) {
 
 // console connects the client with the guest's serial console, until either hangs up.
 func (c control) console(w http.ResponseWriter, r *http.Request) {
-	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	v, err := c.a.find(r.Context(), r.PathValue("vm"), byRecord)
 	var run *run
 	if err == nil {
 		run, err = v.running()

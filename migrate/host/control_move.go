@@ -23,7 +23,7 @@ func (c control) migrate(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	v, err := c.a.find(r.Context(), r.PathValue("vm"))
+	v, err := c.a.find(r.Context(), r.PathValue("vm"), byRecord)
 	var mv *move
 	if err == nil {
 		mv, err = v.migrate(r.Context(), q)

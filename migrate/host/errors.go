@@ -12,6 +12,10 @@ var (
 	ErrNoVM = errors.New("no such VM on this host")
 	// ErrAmbiguous: several VMs have the name.
 	ErrAmbiguous = errors.New("several VMs have that name")
+	// ErrTwoHomes: the VM has two homes, and each says that it is it.
+	ErrTwoHomes = errors.New("two homes of one VM")
+	// ErrOldHome: a home is of a time before the last that this host knows of the VM.
+	ErrOldHome = errors.New("the home is older than the VM")
 	// ErrRunning: the VM runs, and what was asked needs it to be off.
 	ErrRunning = errors.New("the VM is running")
 	// ErrNotRunning: the VM does not run, and what was asked needs it to.

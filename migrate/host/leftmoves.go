@@ -113,14 +113,15 @@ func (v *vm) finishMove(ctx context.Context, to smbstore.Location) error {
 	_, err := v.a.settleMove(ctx, v.kept.ID, to, !v.location().Equal(to))
 	if errors.Is(err, migrate.ErrTooLate) {
 		// It lies there, and has not been started since.
-		if _, err = v.a.settleMove(ctx, v.kept.ID, to, false); err == nil {
-			return v.moved(to)
+		var done migrate.Status
+		if done, err = v.a.settleMove(ctx, v.kept.ID, to, false); err == nil {
+			return v.moved(done.Source, to)
 		}
 	}
 	if errors.Is(err, migrate.ErrNoJob) || errors.Is(err, smbstore.ErrNotExist) {
 		var here *movedError
 		if old := v.location(); !old.Equal(to) && errors.As(v.gone(ctx, old), &here) {
-			return v.moved(here.to) // by hand, while no agent ran
+			return v.moved(old, here.to) // by hand, while no agent ran
 		}
 		return migrate.RemoveEmpty(ctx, to, v.a.homeOptions()) // it had not begun, or was done
 	}
@@ -141,9 +142,14 @@ func (v *vm) gone(ctx context.Context, old smbstore.Location) error {
 }
 
 // moved takes note of where a VM has moved that did not follow: it is off, is being
-// taken over, or has run with its disks shut since its move ended in doubt.
-func (v *vm) moved(to smbstore.Location) error {
-	return v.remember(func(k *kept) { k.Location = to })
+// taken over, or has run with its disks shut since its move ended in doubt. One that has
+// another home by now, by an administrator's word, keeps that.
+func (v *vm) moved(from, to smbstore.Location) error {
+	return v.remember(func(k *kept) {
+		if k.Location.Equal(from) {
+			k.Location = to
+		}
+	})
 }
 
 // settleMove finishes, or undoes, the migration of a VM ("": of any) whose destination

@@ -165,7 +165,10 @@ func (v *vm) owns(ctx context.Context, at smbstore.Location) bool {
 	defer h.Close() //nolint:errcheck // is only read
 	c, err := h.Config()
 	record, rerr := h.Record()
-	return err == nil && rerr == nil && c.ID == v.kept.ID && record.State == smbstore.Owned && record.Host == v.a.cfg.Name
+	v.mu.Lock()
+	known := v.kept.Epoch
+	v.mu.Unlock()
+	return err == nil && rerr == nil && c.ID == v.kept.ID && record.State == smbstore.Owned && record.Host == v.a.cfg.Name && record.Epoch >= known
 }
 
 // maxHops bounds the moves that are followed at a time.

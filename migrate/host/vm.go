@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,8 @@ type DiskStatus struct {
 type vm struct {
 	a  *Agent
 	op chan struct{} // holds one value while an operation is under way
+	// host is whose a VM is that is only looked at, "" for this one's.
+	host string
 
 	mu     sync.Mutex // guards what follows
 	kept   kept
@@ -213,7 +216,7 @@ func (v *vm) describe() string {
 // show says what the host knows.
 func (v *vm) show() VM {
 	v.mu.Lock()
-	s := VM{Name: v.kept.Name, ID: v.kept.ID, Location: v.kept.Location, Host: v.a.cfg.Name,
+	s := VM{Name: v.kept.Name, ID: v.kept.ID, Location: v.kept.Location, Host: cmp.Or(v.host, v.a.cfg.Name),
 		State: v.state, Reason: v.reason, Since: v.since, Unfinished: v.unfinished(), Leftovers: slices.Clone(v.leftovers), Merging: v.showMerging()}
 	r := v.run
 	if r != nil {

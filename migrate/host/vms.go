@@ -77,9 +77,27 @@ func (a *Agent) homesAt(ctx context.Context, location string) ([]smbstore.Listed
 	return list, errors.Join(err, s.Close())
 }
 
-// find gives the VM that a name, a GUID or a home's location means. One that the
-// agent has not had to do with is looked for in its storage locations.
-func (a *Agent) find(ctx context.Context, what string) (*vm, error) {
+// find gives the VM that a name, a GUID or a home's location means, for a command. One
+// that the agent has not had to do with is looked for in its storage locations.
+func (a *Agent) find(ctx context.Context, what string, by authority) (*vm, error) {
+	v, at, err := a.named(ctx, what)
+	if v != nil || err != nil {
+		return v, err
+	}
+	return a.adopt(ctx, at, by)
+}
+
+// look is find for those who only look: nothing that the agent keeps changes.
+func (a *Agent) look(ctx context.Context, what string) (*vm, error) {
+	v, at, err := a.named(ctx, what)
+	if v != nil || err != nil {
+		return v, err
+	}
+	return a.lookAt(ctx, at)
+}
+
+// named gives the VM that is meant, if the agent keeps it so, else the home that is.
+func (a *Agent) named(ctx context.Context, what string) (*vm, smbstore.Location, error) {
 	location, isLocation := asLocation(what)
 	var found []*vm
 	for _, v := range a.known() {
@@ -89,15 +107,16 @@ func (a *Agent) find(ctx context.Context, what string) (*vm, error) {
 		}
 		v.mu.Unlock()
 	}
+	var err error
 	switch {
 	case len(found) == 1:
-		return found[0], nil
+		return found[0], location, nil
 	case len(found) > 1:
-		return nil, fmt.Errorf("%w: %q: give the home's location or the VM's GUID (`lunless vm list`)", ErrAmbiguous, what)
-	case isLocation:
-		return a.adopt(ctx, location)
+		err = fmt.Errorf("%w: %q: give the home's location or the VM's GUID (`lunless vm list`)", ErrAmbiguous, what)
+	case !isLocation:
+		location, err = a.search(ctx, what)
 	}
-	return a.search(ctx, what)
+	return nil, location, err
 }
 
 // asLocation takes what looks like a location for one: a VM's name has no slash.
@@ -109,8 +128,8 @@ func asLocation(what string) (smbstore.Location, bool) {
 	return l, err == nil
 }
 
-// search looks for a VM in the storage locations.
-func (a *Agent) search(ctx context.Context, what string) (*vm, error) {
+// search looks for a VM's home in the storage locations.
+func (a *Agent) search(ctx context.Context, what string) (at smbstore.Location, err error) {
 	var found []smbstore.Listed
 	var errs []error
 	for _, at := range a.cfg.Storage {
@@ -124,44 +143,11 @@ func (a *Agent) search(ctx context.Context, what string) (*vm, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, errors.Join(fmt.Errorf("%w: %q: `lunless vm list` shows them; a home elsewhere is named by its location", ErrNoVM, what), errors.Join(errs...))
+		return at, errors.Join(fmt.Errorf("%w: %q: `lunless vm list` shows them; a home elsewhere is named by its location", ErrNoVM, what), errors.Join(errs...))
 	case 1:
-		return a.adopt(ctx, found[0].Location)
+		return found[0].Location, nil
 	}
-	return nil, fmt.Errorf("%w: %q, at %s and %s: give the location", ErrAmbiguous, what, found[0].Location, found[1].Location)
-}
-
-// adopt makes the VM of a home one that the agent knows.
-func (a *Agent) adopt(ctx context.Context, at smbstore.Location) (*vm, error) {
-	h, err := smbstore.OpenHome(ctx, at, a.homeOptions())
-	if err != nil {
-		return nil, err
-	}
-	c, err := h.Config()
-	if err = errors.Join(err, h.Close()); err != nil {
-		return nil, err
-	}
-	if err := a.unread[c.ID]; err != nil {
-		return nil, err // it may run
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if v := a.vms[c.ID]; v != nil {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.run != nil || v.kept.Running {
-			return v, nil // it runs from another location: nothing changes
-		}
-		v.kept.Location = at
-		return v, a.keep(&v.kept)
-	}
-	k := &kept{Version: 1, ID: c.ID, Name: c.Name, Location: at}
-	if err := a.keep(k); err != nil {
-		return nil, err
-	}
-	v := newVM(a, k)
-	a.vms[c.ID] = v
-	return v, nil
+	return at, fmt.Errorf("%w: %q, at %s and %s: give the location", ErrAmbiguous, what, found[0].Location, found[1].Location)
 }
 
 // claim is an administrator's word that this host owns the VM.
@@ -171,10 +157,7 @@ func (v *vm) claim(ctx context.Context) error {
 		return v.fail("claim", err)
 	}
 	defer done()
-	v.mu.Lock()
-	on := v.run != nil || v.kept.Running // its disks may be being closed
-	v.mu.Unlock()
-	if on {
+	if v.isOn() { // its disks may be being closed
 		return v.fail("claim", ErrRunning)
 	}
 	h, err := smbstore.OpenHome(ctx, v.location(), v.a.homeOptions())
