@@ -234,16 +234,18 @@ func (v *vm) cutShort() string {
 	return v.kept.Doing
 }
 
-// clearUp sees to what a VM that is off has left of an operation that was cut.
+// clearUp sees to what a VM that is off has left of an operation that was cut, unless a
+// start of it does.
 func (v *vm) clearUp() {
 	ctx := v.a.ctx
 	for wait := 100 * time.Millisecond; v.cutShort() != ""; wait = min(2*wait, 10*time.Second) {
 		err := v.clearUpNow(ctx)
-		switch {
-		case err == nil, foreign(err), errors.Is(err, smbstore.ErrNotHome), errors.Is(err, ErrRunning):
+		if err == nil || errors.Is(err, smbstore.ErrNotHome) {
 			return
 		}
-		v.a.log.Warn("what an operation that was cut left cannot be seen to yet", "vm", v.name(), "operation", v.cutShort(), "error", err)
+		if !errors.Is(err, ErrRunning) && !errors.Is(err, ErrBusy) {
+			v.a.log.Warn("what an operation that was cut left cannot be seen to yet", "vm", v.name(), "operation", v.cutShort(), "error", err)
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -262,7 +264,7 @@ func (v *vm) clearUpNow(ctx context.Context) error {
 	on := v.run != nil || v.kept.Running
 	v.mu.Unlock()
 	if on {
-		return ErrRunning // its start has seen to it
+		return ErrRunning // its start sees to it, if it does not fail
 	}
 	var saved bool
 	err = v.atHome(ctx, func(p *place) error {
@@ -270,6 +272,9 @@ func (v *vm) clearUpNow(ctx context.Context) error {
 		saved = c.Saved != nil
 		return err
 	})
+	if foreign(err) { // its owner sees to it
+		return v.remember(func(k *kept) { k.Doing = "" })
+	}
 	if err != nil {
 		return err
 	}

@@ -122,8 +122,7 @@ func (v *vm) startNow(ctx context.Context, q StartRequest) (err error) {
 	}
 	v.follow(r)
 	err = v.remember(func(k *kept) {
-		resuming(k)
-		k.Starting = false
+		k.Doing, k.Starting = "", false // the home is tidy, and has no state
 	})
 	if err != nil {
 		v.a.log.Error("the host's state", "error", err) // the next agent finds a guest that runs
