@@ -162,15 +162,15 @@ func (l *liveDisks) create(ctx context.Context, d *liveDisk) error {
 	} else if v, ok := layerOf(d.slot).(*vhdx.Disk); ok && d.format == smbstore.VHDX {
 		o.ID = v.Info().ID
 	}
-	dst, err := smbstore.CreateDisk(ctx, l.m.ends.dst, d.dstName, o)
+	fence, err := l.fence()
+	if err != nil {
+		return err
+	}
+	dst, err := smbstore.CreateDisk(ctx, smbstore.Fenced(l.m.ends.dst, fence), d.dstName, o) // for its parents' sake
 	if err != nil {
 		return err
 	}
 	if err := dst.Close(); err != nil {
-		return err
-	}
-	fence, err := l.fence()
-	if err != nil {
 		return err
 	}
 	d.moved, err = smbstore.OpenChain(ctx, l.m.ends.dst, d.dstName, smbstore.DiskOptions{Format: d.format, DenyWrite: true, Fence: fence})
