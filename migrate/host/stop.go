@@ -91,7 +91,10 @@ func (v *vm) setForced(yes bool) {
 func (v *vm) stopLeft(ctx context.Context) error {
 	v.setForced(true)
 	defer v.setForced(false)
-	if err := qemu.KillAt(ctx, v.a.runtimeDir(v.kept.ID)); err != nil && !errors.Is(err, qemu.ErrGone) {
+	v.mu.Lock()
+	dir := v.a.runtimeDir(v.kept.ID)
+	v.mu.Unlock()
+	if err := qemu.KillAt(ctx, dir); err != nil && !errors.Is(err, qemu.ErrGone) {
 		return err
 	}
 	for range 100 {
