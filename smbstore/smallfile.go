@@ -131,6 +131,18 @@ func ignoreMissing(err error) error {
 	return err
 }
 
+// SameFolder tells whether two stores are one folder under two names: what is made in
+// the one is in the other then.
+func SameFolder(a, b Store) (bool, error) {
+	probe, err := writeTemp(a, "", "", nil)
+	if err != nil {
+		return false, err
+	}
+	_, err = b.Stat(probe)
+	same := err == nil
+	return same, errors.Join(ignoreMissing(err), ignoreMissing(a.Remove(probe)))
+}
+
 // dirOf is path.Dir with the store's root as "".
 func dirOf(name string) string {
 	if d := path.Dir(name); d != "." {

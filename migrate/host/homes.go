@@ -114,7 +114,7 @@ func (a *Agent) lookAt(ctx context.Context, at smbstore.Location) (*vm, error) {
 
 // relocate has a home take the place of the one that the agent keeps of the VM, if it
 // may. The home of a VM that is on stays, and the other is to be known as one that it
-// moved from or to. Errors: ErrTwoHomes, ErrOldHome, ErrInDoubt, those of refusal.
+// moved from or to. Nothing changes if it is the same folder under another name. Errors: ErrTwoHomes, ErrOldHome, ErrInDoubt, those of refusal.
 func (v *vm) relocate(ctx context.Context, h *smbstore.Home, c *smbstore.Config, by authority) error {
 	if v.isOn() {
 		return v.alsoNames(h, by)
@@ -136,6 +136,9 @@ func (v *vm) relocate(ctx context.Context, h *smbstore.Home, c *smbstore.Config,
 		return err
 	}
 	way := v.wayTo(ctx, at)
+	if way.err == nil && !way.met && way.record.Epoch == r.Epoch && v.isSameFolder(ctx, h, way.last) {
+		return nil
+	}
 	if err := v.mayTakeItsPlace(at, r, way, by); err != nil {
 		return err
 	}
@@ -158,6 +161,18 @@ func (v *vm) relocate(ctx context.Context, h *smbstore.Home, c *smbstore.Config,
 		v.set(Stopped, "")
 	}
 	return nil
+}
+
+// isSameFolder tells whether a location is another name of a home's folder, as a server
+// or a share may have: a file that is made in the one is in the other then.
+func (v *vm) isSameFolder(ctx context.Context, h *smbstore.Home, name smbstore.Location) bool {
+	other, err := smbstore.OpenHome(ctx, name, v.a.homeOptions())
+	if err != nil {
+		return false
+	}
+	defer other.Close() //nolint:errcheck // is only read
+	same, err := smbstore.SameFolder(h.Store(), other.Store())
+	return err == nil && same
 }
 
 func (v *vm) isOn() bool {
@@ -248,7 +263,7 @@ func (v *vm) mayTakeItsPlace(at smbstore.Location, r smbstore.Record, w way, by 
 	case by == byClaim:
 		return nil
 	case there && (w.record.Host == me || w.record.Epoch >= r.Epoch):
-		return fmt.Errorf("%w: at %s it is %s, and at %s %s: one of them is a copy or a restored backup, or both are one folder by two names; "+
+		return fmt.Errorf("%w: at %s it is %s, and at %s %s: one of them is a copy or a restored backup; "+
 			"go on with the first by its location, and see that nobody uses the second (`lunless vm remove %s`); "+
 			"or make the second the VM: `lunless vm claim %s --yes`, after which the first is none any more",
 			ErrTwoHomes, w.last, w.record, at, r, at, at)

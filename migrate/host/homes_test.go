@@ -158,6 +158,32 @@ func TestCopyIsNotTheVM(t *testing.T) {
 	b.refuses("copy", ErrTwoHomes, b.at("web1"), b.at("copy"))
 }
 
+// One folder by two names is no copy.
+func TestHomeByAnotherName(t *testing.T) {
+	b := newBench(t)
+	b.must(b.change(b.at("web1")))
+	b.must(os.Symlink(b.at("web1"), b.at("alias")))
+	b.must(b.change(b.at("alias")))
+	c, err := b.home("web1").Config()
+	b.must(err)
+	if c.Notes != "changed as "+b.at("alias") {
+		t.Errorf("the command has had no effect: %q", c.Notes)
+	}
+	_, err = b.Claim(b.ctx, b.at("alias"))
+	b.must(err)
+	if r := b.record("web1"); r.State != smbstore.Owned || r.Host != "hv1" {
+		t.Errorf("the claim made it %v", r)
+	}
+	b.isAt("web1")
+	infos, err := os.ReadDir(b.at("web1"))
+	b.must(err)
+	for _, i := range infos {
+		if smbstore.IsTemp(i.Name()) {
+			t.Errorf("left: %s", i.Name())
+		}
+	}
+}
+
 // Looking at homes changes nothing, and says of a copy what it is.
 func TestLookingChangesNothing(t *testing.T) {
 	b := newBench(t)
