@@ -72,8 +72,12 @@ func (f *fight) sambaStops(how string, gone bool) error {
 		return err
 	}
 	stopped := time.Now()
-	if err := f.refuse(ctx, taker); err != nil {
+	taken, err := f.refuse(ctx, taker)
+	if err != nil {
 		return err
+	}
+	if taken {
+		return errors.New("taken from an owner who stands still with the disks open")
 	}
 	pids, err := f.smbdsOf(ctx, "disk0.vhdx")
 	if err != nil || len(pids) != 1 {
@@ -126,14 +130,17 @@ func (f *fight) sambaNotices() error {
 	if err != nil {
 		return err
 	}
-	if err := f.refuse(ctx, taker); err != nil {
+	taken, err := f.refuse(ctx, taker)
+	if err != nil {
 		return err
 	}
 	if err := f.lose(ctx, loser, taker, before.PID); err != nil {
 		return err
 	}
-	if err := f.startWhenFree(ctx, taker); err != nil {
-		return err
+	if !taken { // else it has seen the record while the other tried to open the disks
+		if err := f.startWhenFree(ctx, taker); err != nil {
+			return err
+		}
 	}
 	f.has, f.rounds = 1-f.has, f.rounds+1
 	if err := f.attach(ctx, taker); err != nil {
@@ -144,16 +151,20 @@ func (f *fight) sambaNotices() error {
 }
 
 // refuse has a host try to take the VM while the other has its disks open: refused
-// without the word, and with it, and what it says helps.
-func (f *fight) refuse(ctx context.Context, taker *rig) error {
+// without the word, and with it unless the other lets go meanwhile, and what it says
+// helps.
+func (f *fight) refuse(ctx context.Context, taker *rig) (taken bool, err error) {
 	if _, err := taker.Start(ctx, f.at.String(), StartRequest{}); !errors.Is(err, ErrForeign) {
-		return fmt.Errorf("without the word: %w", err)
+		return false, fmt.Errorf("without the word: %w", err)
 	}
-	_, err := taker.Start(ctx, f.at.String(), StartRequest{TakeOver: true})
+	_, err = taker.Start(ctx, f.at.String(), StartRequest{TakeOver: true})
+	if err == nil {
+		return true, nil
+	}
 	if !errors.Is(err, smbstore.ErrSharing) || !strings.Contains(err.Error(), "disk0.vhdx") || !strings.Contains(err.Error(), "end its connection") {
-		return fmt.Errorf("with the word, while the last owner has the disks open: %w", err)
+		return false, fmt.Errorf("with the word, while the last owner has the disks open: %w", err)
 	}
-	return nil
+	return false, nil
 }
 
 // startWhenFree starts the VM once nobody else has its disks open.
