@@ -91,7 +91,8 @@ type rig struct {
 	in  io.WriteCloser // of a staged or braked agent
 	out *bufio.Reader
 	// said is what a braked agent has said.
-	said *said
+	said  *said
+	races string // what the race detector tells of its agents goes to files of this name
 	// sizes are the disks' that makeGuest makes, in bytes
 	sizes []int64
 	Client
@@ -107,6 +108,7 @@ func newRig(t *testing.T, name string, server *storetest.Server) *rig {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	// Hosts of tests that run at the same time have names of their own.
 	h := &rig{t: t, ctx: ctx, cfg: childConfig{Config: Config{Data: data, Name: name + "-" + filepath.Base(data), Accel: "tcg"}}, sizes: []int64{96 << 20, 64 << 20}, Client: Client{Data: data}}
+	h.races = filepath.Join(t.TempDir(), "race")
 	if server != nil {
 		h.cfg.User = server.User
 	}
@@ -122,6 +124,11 @@ func newRig(t *testing.T, name string, server *storetest.Server) *rig {
 			}
 		}
 		os.RemoveAll(data)
+		reports, _ := filepath.Glob(h.races + ".*")
+		for _, name := range reports { // an agent that is killed cannot fail for them
+			report, err := os.ReadFile(name)
+			t.Errorf("a data race in the agent: %s %v", report, err)
+		}
 	})
 	return h
 }
@@ -140,7 +147,8 @@ func (h *rig) startAgent() {
 	b, err := json.Marshal(h.cfg)
 	h.must(err)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), agentVariable+"="+string(b), smbstore.PasswordVariable+"="+storetest.Password)
+	cmd.Env = append(os.Environ(), agentVariable+"="+string(b), smbstore.PasswordVariable+"="+storetest.Password,
+		"GORACE="+os.Getenv("GORACE")+" log_path="+h.races)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	h.must(err)
