@@ -63,7 +63,11 @@ func TestFightSabotage(t *testing.T) {
 			if err == nil {
 				err = f.round(fightRound{stop: "before", gone: fault == sabotageEpoch})
 			}
-			if err == nil || !strings.Contains(err.Error(), "the server's log") {
+			// The WRITE's answer may tell of it before anybody has looked at the log.
+			for until := time.Now().Add(10 * time.Second); err != nil && f.judge().err() == nil && time.Now().Before(until); {
+				time.Sleep(50 * time.Millisecond)
+			}
+			if err = errors.Join(err, f.judge().err()); err == nil || !strings.Contains(err.Error(), "the server's log") {
 				t.Errorf("with %s the fight ends with %v", fault, err)
 			}
 		})
